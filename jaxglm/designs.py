@@ -1,0 +1,140 @@
+"""Designs: all that fitting asks of a model matrix.
+
+A generalized linear model needs three operations of its design X: X v, X' r, and X' diag(w) X. A design is a value with
+these three. The core never looks inside, so a fit with its own matrix, a fit that shares its matrix with a million
+others, and a fit that adds one column to a shared matrix are the same code:
+
+- `Dense`: a matrix of the fit's own.
+- `Shared`: one matrix for many fits. It also holds the products of every pair of its columns, so that under `vmap` the
+  Gram matrices of all fits are one matrix product, of the weights (fits x rows) with the products (rows x pairs).
+- `Appended`: a shared matrix and one column of the fit's own (feature scans).
+
+Matrices are stored with the rows last, (p, n), so that work on rows runs along memory. Columns are scaled by powers of
+two, which is exact and keeps squares in range; `standardize` returns the scale with which to undo it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+HIGHEST = jax.lax.Precision.HIGHEST  # a default float32 product on a GPU keeps ten bits of mantissa
+
+
+class Design(Protocol):
+    """What the core needs of a model matrix X of shape (n, p)."""
+
+    def dot(self, v: Array) -> Array:
+        """X v, shape (n,), for v of shape (p,)."""
+
+    def transposed_dot(self, r: Array) -> Array:
+        """X' r, shape (p, k), for r of shape (n, k)."""
+
+    def gram(self, w: Array) -> Array:
+        """X' diag(w) X, shape (p, p), for w of shape (n,)."""
+
+    def matrix(self) -> Array:
+        """X itself, shape (n, p), for the factorizations that need its rows."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Dense:
+    """A matrix of the fit's own. columns: (p, n)."""
+
+    columns: Array
+
+    def dot(self, v: Array) -> Array:
+        return jnp.matmul(v, self.columns, precision=HIGHEST)
+
+    def transposed_dot(self, r: Array) -> Array:
+        return jnp.matmul(self.columns, r, precision=HIGHEST)
+
+    def gram(self, w: Array) -> Array:
+        return jnp.matmul(self.columns * w, self.columns.T, precision=HIGHEST)
+
+    def matrix(self) -> Array:
+        return self.columns.T
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Shared:
+    """One matrix for many fits. columns: (p, n); products: (n, p (p + 1) / 2), of the column pairs on and below the
+    diagonal, row by row."""
+
+    columns: Array
+    products: Array
+
+    @classmethod
+    def of(cls, columns: Array) -> Shared:
+        """From the columns, any leading axes first."""
+        first, second = np.tril_indices(columns.shape[-2])
+        products = columns[..., first, :] * columns[..., second, :]
+        return cls(columns, jnp.swapaxes(products, -1, -2))
+
+    def dot(self, v: Array) -> Array:
+        return jnp.matmul(v, self.columns, precision=HIGHEST)
+
+    def transposed_dot(self, r: Array) -> Array:
+        return jnp.matmul(self.columns, r, precision=HIGHEST)
+
+    def gram(self, w: Array) -> Array:
+        return from_pairs(jnp.matmul(w, self.products, precision=HIGHEST), self.columns.shape[0])
+
+    def matrix(self) -> Array:
+        return self.columns.T
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Appended:
+    """A shared matrix and, as the last column, one of the fit's own. own: (n,)."""
+
+    shared: Shared
+    own: Array
+
+    def dot(self, v: Array) -> Array:
+        return self.shared.dot(v[:-1]) + v[-1] * self.own
+
+    def transposed_dot(self, r: Array) -> Array:
+        return jnp.concatenate([self.shared.transposed_dot(r), jnp.matmul(self.own, r, precision=HIGHEST)[None, :]])
+
+    def gram(self, w: Array) -> Array:
+        weighted = w * self.own
+        cross = self.shared.transposed_dot(weighted[:, None])
+        corner = jnp.sum(weighted * self.own)[None, None]
+        return jnp.block([[self.shared.gram(w), cross], [cross.T, corner]])
+
+    def matrix(self) -> Array:
+        return jnp.concatenate([self.shared.matrix(), self.own[:, None]], axis=1)
+
+
+def from_pairs(pairs: Array, p: int) -> Array:
+    """The symmetric matrix (p, p) whose lower triangle, row by row, is `pairs` (p (p + 1) / 2,)."""
+    rows, columns = np.tril_indices(p)
+    place = np.zeros((p, p), dtype=int)
+    place[rows, columns] = place[columns, rows] = np.arange(len(rows))
+    return pairs[place]
+
+
+def standardize(columns: Array) -> tuple[Array, Array, Array]:
+    """Columns (..., p, n) made fit for arithmetic: their scaled form, the scale (p,) and the broken rows (..., n).
+
+    Each column is divided by the power of two next to its largest absolute value: scaled coefficients times 1 / scale
+    are the coefficients. Rows with an entry that is not finite are set to zero and reported as broken.
+    """
+    broken = ~jnp.all(jnp.isfinite(columns), axis=-2)
+    columns = jnp.where(broken[..., None, :], 0.0, columns)
+    other = tuple(axis for axis in range(columns.ndim) if axis != columns.ndim - 2)
+    largest = jnp.max(jnp.abs(columns), axis=other)
+    exponent = jnp.frexp(jnp.where(largest > 0, largest, 1.0))[1]
+    # Kept within the range in which both the scale and its inverse are normal numbers.
+    reach = jnp.finfo(columns.dtype).maxexp - 2
+    scale = jnp.ldexp(jnp.ones_like(largest), jnp.clip(exponent, -reach, reach))
+    return columns / scale[:, None], scale, broken

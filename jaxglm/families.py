@@ -1,0 +1,382 @@
+"""The families that come with jaxglm, and how to make one's own.
+
+| family | variance function V(mu) | dispersion |
+|---|---|---|
+| `Gaussian` | 1 | estimated |
+| `Binomial` | mu (1 - mu) | 1 |
+| `Poisson` | mu | 1 |
+| `Gamma` | mu^2 | estimated |
+| `InverseGaussian` | mu^3 | estimated |
+| `NegativeBinomial(theta)` | mu + mu^2 / theta | 1 |
+| `Tweedie(power)` | mu^power | estimated |
+| `Quasi(variance)`, `QuasiBinomial`, `QuasiPoisson` | as named | estimated, no likelihood |
+
+Each is a function that returns a `Family`. One of your own needs a variance function and a unit deviance:
+
+>>> from jaxglm import families, links
+>>> cubic = families.Family("cubic", link=links.log, variance=lambda mu: mu**3,
+...                         unit_deviance=lambda y, mean: (y - mean.mu) ** 2 / (y * mean.mu**2),
+...                         responses=links.POSITIVE, means=links.POSITIVE)
+>>> float(cubic.weight_at(cubic.link.mean(0.0)))
+1.0
+
+Sources: McCullagh and Nelder, Generalized Linear Models (1989), chapter 2; R's `family`, MASS's `negative.binomial`,
+statmod's `tweedie`. Log-likelihoods carry R's constants, so that AIC agrees with R; where R rounds a binomial response
+to whole successes, ours uses the gamma function and so agrees wherever the response is whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.special import gammaln
+
+from jaxglm import links
+from jaxglm.deviances import gamma_deviance, power_deviance, relative_entropy
+from jaxglm.errors import did_you_mean
+from jaxglm.family import Family
+from jaxglm.links import POSITIVE, UNIT, ArrayLike, Interval, Link, Mean
+
+NONNEGATIVE = Interval(0.0, lower_included=True)
+PROPORTION = Interval(0.0, 1.0, lower_included=True, upper_included=True)
+
+
+def _gaussian_log_likelihood(y: Array, mean: Mean, weights: Array, dispersion: ArrayLike) -> Array:
+    residual = weights * (y - mean.mu) ** 2
+    return -0.5 * (jnp.log(2.0 * math.pi * dispersion) - jnp.log(weights) + residual / dispersion)
+
+
+def _binomial_deviance(y: Array, mean: Mean) -> Array:
+    return 2.0 * (relative_entropy(y, mean.mu, mean.log_mu) + relative_entropy(1.0 - y, mean.complement, mean.log_complement))
+
+
+def _binomial_score(y: Array, mean: Mean) -> Array:
+    return y * mean.dlog_mu - (1.0 - y) * mean.dlog_complement
+
+
+def _binomial_log_likelihood(y: Array, mean: Mean, weights: Array, dispersion: ArrayLike) -> Array:
+    successes, failures = weights * y, weights * (1.0 - y)
+    choose = gammaln(weights + 1.0) - gammaln(successes + 1.0) - gammaln(failures + 1.0)
+    return choose + _times_log(successes, mean.log_mu) + _times_log(failures, mean.log_complement)
+
+
+def _times_log(count: Array, log_value: Array) -> Array:
+    """count * log_value, 0 where count is 0 whatever the logarithm."""
+    return jnp.where(count > 0, count * jnp.where(count > 0, log_value, 0.0), 0.0)
+
+
+def _poisson_deviance(y: Array, mean: Mean) -> Array:
+    return 2.0 * relative_entropy(y, mean.mu, mean.log_mu)
+
+
+def _poisson_score(y: Array, mean: Mean) -> Array:
+    return y * mean.dlog_mu - mean.dmu_deta
+
+
+def _poisson_log_likelihood(y: Array, mean: Mean, weights: Array, dispersion: ArrayLike) -> Array:
+    return weights * (_times_log(y, mean.log_mu) - mean.mu - gammaln(y + 1.0))
+
+
+def _gamma_deviance(y: Array, mean: Mean) -> Array:
+    return gamma_deviance(y, mean.mu)
+
+
+def _gamma_score(y: Array, mean: Mean) -> Array:
+    return (y - mean.mu) / mean.mu * mean.dlog_mu
+
+
+def _gamma_log_likelihood(y: Array, mean: Mean, weights: Array, dispersion: ArrayLike) -> Array:
+    shape = 1.0 / dispersion
+    scaled = y / mean.mu
+    return weights * (shape * (jnp.log(shape) + jnp.log(scaled) - scaled) - jnp.log(y) - gammaln(shape))
+
+
+def _inverse_gaussian_deviance(y: Array, mean: Mean) -> Array:
+    return ((y - mean.mu) / mean.mu) ** 2 / y
+
+
+def _inverse_gaussian_log_likelihood(y: Array, mean: Mean, weights: Array, dispersion: ArrayLike) -> Array:
+    deviance = _inverse_gaussian_deviance(y, mean)
+    return -0.5 * weights * (jnp.log(2.0 * math.pi * dispersion) + 3.0 * jnp.log(y) + deviance / dispersion)
+
+
+def _negative_binomial_deviance(y: Array, mean: Mean, theta: ArrayLike) -> Array:
+    finite = jnp.isfinite(theta)
+    theta = jnp.where(finite, theta, 1.0)
+    counts = relative_entropy(y, mean.mu, mean.log_mu)
+    return 2.0 * (counts - jnp.where(finite, relative_entropy(y + theta, mean.mu + theta, jnp.log(mean.mu + theta)), 0.0))
+
+
+def _negative_binomial_variance(mu: Array, theta: ArrayLike) -> Array:
+    return mu + mu * mu / theta
+
+
+def _negative_binomial_score(y: Array, mean: Mean, theta: ArrayLike) -> Array:
+    return (y * mean.dlog_mu - mean.dmu_deta) / (1.0 + mean.mu / theta)
+
+
+def _negative_binomial_weight(mean: Mean, theta: ArrayLike) -> Array:
+    return mean.dlog_mu * mean.dmu_deta / (1.0 + mean.mu / theta)
+
+
+def _negative_binomial_start(y: Array, weights: Array, theta: ArrayLike) -> Array:
+    return jnp.where(y == 0, 1.0 / 6.0, y)
+
+
+def _negative_binomial_log_likelihood(y: Array, mean: Mean, weights: Array, dispersion: ArrayLike, theta: ArrayLike) -> Array:
+    finite = jnp.isfinite(theta)
+    theta = jnp.where(finite, theta, 1.0) * jnp.ones_like(y)
+    mixed = _log_rising(y, theta) - gammaln(y + 1.0) + _times_log(y, mean.log_mu) - (y + theta) * jnp.log1p(mean.mu / theta)
+    return jnp.where(finite, weights * mixed, _poisson_log_likelihood(y, mean, weights, dispersion))
+
+
+def _log_rising(y: Array, theta: Array) -> Array:
+    """lgamma(y + theta) - lgamma(theta) - y log(theta), by Stirling's series where the difference would cancel."""
+    large = theta >= 30.0
+    big = jnp.where(large, theta, 30.0)
+
+    def correction(x: Array) -> Array:
+        square = 1.0 / (x * x)
+        return (1.0 / 12.0 - square * (1.0 / 360.0 - square * (1.0 / 1260.0 - square / 1680.0))) / x
+
+    stirling = (big + y - 0.5) * jnp.log1p(y / big) - y + correction(big + y) - correction(big)
+    small = jnp.where(large, 1.0, theta)
+    return jnp.where(large, stirling, gammaln(y + small) - gammaln(small) - y * jnp.log(small))
+
+
+def _tweedie_deviance(y: Array, mean: Mean, power: ArrayLike) -> Array:
+    return power_deviance(y, mean.mu, mean.log_mu, power)
+
+
+def _tweedie_score(y: Array, mean: Mean, power: ArrayLike) -> Array:
+    return (y * mean.dlog_mu - mean.dmu_deta) * _mu_power(mean, 1.0 - power)
+
+
+def _tweedie_weight(mean: Mean, power: ArrayLike) -> Array:
+    return mean.dlog_mu * mean.dmu_deta * _mu_power(mean, 1.0 - power)
+
+
+def _mu_power(mean: Mean, exponent: ArrayLike) -> Array:
+    return mean.mu ** jnp.asarray(exponent, mean.mu.dtype)
+
+
+# One row of the table of families: the functions of a variance function, shared by likelihood and quasi families.
+_BINOMIAL = {
+    "variance": lambda mu: mu * (1.0 - mu),
+    "unit_deviance": _binomial_deviance,
+    "score": _binomial_score,
+    "weight": lambda mean: mean.dlog_mu * mean.dlog_complement,
+    "start": lambda y, weights: (weights * y + 0.5) / (weights + 1.0),
+    "responses": PROPORTION,
+    "means": UNIT,
+    "canonical": "logit",
+}
+_POISSON = {
+    "variance": lambda mu: mu * 1.0,
+    "unit_deviance": _poisson_deviance,
+    "score": _poisson_score,
+    "weight": lambda mean: mean.dlog_mu * mean.dmu_deta,
+    "start": lambda y, weights: y + 0.1,
+    "responses": NONNEGATIVE,
+    "means": POSITIVE,
+    "canonical": "log",
+}
+_GAMMA = {
+    "variance": jnp.square,
+    "unit_deviance": _gamma_deviance,
+    "score": _gamma_score,
+    "weight": lambda mean: mean.dlog_mu**2,
+    "responses": POSITIVE,
+    "means": POSITIVE,
+    "canonical": "inverse",
+}
+_INVERSE_GAUSSIAN = {
+    "variance": lambda mu: mu**3,
+    "unit_deviance": _inverse_gaussian_deviance,
+    "score": lambda y, mean: (y - mean.mu) / mean.mu**2 * mean.dlog_mu,
+    "weight": lambda mean: mean.dlog_mu**2 / mean.mu,
+    "responses": POSITIVE,
+    "means": POSITIVE,
+    "canonical": "inverse_squared",
+}
+_CONSTANT = {
+    "variance": jnp.ones_like,
+    "unit_deviance": lambda y, mean: (y - mean.mu) ** 2,
+    "score": lambda y, mean: (y - mean.mu) * mean.dmu_deta,
+    "weight": lambda mean: mean.dmu_deta**2,
+    "canonical": "identity",
+}
+_POWER = {
+    "variance": lambda mu, power: mu ** jnp.asarray(power, mu.dtype),
+    "unit_deviance": _tweedie_deviance,
+    "score": _tweedie_score,
+    "weight": _tweedie_weight,
+    "start": lambda y, weights, power: jnp.where(y == 0, 0.1, y),
+    "valid_response": lambda y, power: jnp.where(jnp.asarray(power, y.dtype) < 2.0, y >= 0, y > 0),
+    "responses": NONNEGATIVE,
+    "means": POSITIVE,
+}
+_QUASI = {"constant": _CONSTANT, "mu": _POISSON, "mu(1-mu)": _BINOMIAL, "mu^2": _GAMMA, "mu^3": _INVERSE_GAUSSIAN}
+
+_ANY = ("identity", "log", "logit", "probit", "cauchit", "cloglog", "loglog", "inverse", "inverse_squared", "sqrt", "power")
+_LINKS = {
+    "gaussian": ("identity", "log", "inverse", "power"),
+    "binomial": ("logit", "probit", "cauchit", "log", "cloglog", "loglog", "identity"),
+    "poisson": ("log", "identity", "sqrt", "power"),
+    "gamma": ("inverse", "identity", "log", "power"),
+    "inverse_gaussian": ("inverse_squared", "inverse", "identity", "log"),
+    "negative_binomial": ("log", "sqrt", "identity"),
+    "tweedie": ("log", "identity", "power"),
+    "quasi": _ANY,
+    "quasibinomial": ("logit", "probit", "cauchit", "log", "cloglog", "loglog", "identity"),
+    "quasipoisson": ("log", "identity", "sqrt", "power"),
+}
+
+
+def _build(name: str, link: str | Link | None, functions: Mapping[str, Any], **changes: Any) -> Family:
+    allowed = _LINKS[name]
+    chosen = links.named(allowed[0] if link is None else link)
+    # A link of the user's own is the user's business; of ours, only those that make sense for the family.
+    if chosen.name not in allowed and chosen.name in _ANY:
+        raise ValueError(f"the {name} family has no link {chosen.name!r}. Its links: {', '.join(allowed)}")
+    return Family(name=name, link=chosen, **{**functions, **changes})
+
+
+def Gaussian(link: str | Link | None = None) -> Family:
+    """Normal responses, V(mu) = 1, dispersion estimated. Links: identity, log, inverse, Power."""
+    return _build("gaussian", link, _CONSTANT, log_likelihood=_gaussian_log_likelihood, likelihood_rows="rows")
+
+
+def Binomial(link: str | Link | None = None) -> Family:
+    """Proportions y in [0, 1] whose prior weights are the trials, V(mu) = mu (1 - mu), dispersion 1.
+
+    Links: logit, probit, cauchit, log, cloglog, loglog, identity.
+    """
+    return _build("binomial", link, _BINOMIAL, log_likelihood=_binomial_log_likelihood, dispersion=1.0)
+
+
+def Poisson(link: str | Link | None = None) -> Family:
+    """Counts, V(mu) = mu, dispersion 1. Links: log, identity, sqrt, Power."""
+    return _build("poisson", link, _POISSON, log_likelihood=_poisson_log_likelihood, dispersion=1.0)
+
+
+def Gamma(link: str | Link | None = None) -> Family:
+    """Positive responses, V(mu) = mu^2, dispersion estimated. Links: inverse, identity, log, Power."""
+    return _build("gamma", link, _GAMMA, log_likelihood=_gamma_log_likelihood)
+
+
+def InverseGaussian(link: str | Link | None = None) -> Family:
+    """Positive responses, V(mu) = mu^3, dispersion estimated. Links: inverse_squared, inverse, identity, log."""
+    return _build("inverse_gaussian", link, _INVERSE_GAUSSIAN, log_likelihood=_inverse_gaussian_log_likelihood)
+
+
+def NegativeBinomial(theta: Any = None, link: str | Link | None = None) -> Family:
+    """Counts with V(mu) = mu + mu^2 / theta, dispersion 1 (as MASS's `glm.nb`). Links: log, sqrt, identity.
+
+    theta: a positive number, one a fit (an array in the order of the fits), or at the table door the name of a column
+    that is constant within groups. Infinity is the Poisson limit. Raises NotImplementedError without a theta.
+    """
+    if theta is None:
+        raise NotImplementedError(
+            "NegativeBinomial needs a theta: estimating it is not available yet. Give a number, one value a fit, "
+            "or the name of a column, for example NegativeBinomial(theta=2.0)"
+        )
+    _require_shape("theta", theta, lambda value: value > 0, "positive")
+    return _build(
+        "negative_binomial",
+        link,
+        {**_POISSON, "canonical": None},
+        variance=_negative_binomial_variance,
+        unit_deviance=_negative_binomial_deviance,
+        score=_negative_binomial_score,
+        weight=_negative_binomial_weight,
+        start=_negative_binomial_start,
+        log_likelihood=_negative_binomial_log_likelihood,
+        dispersion=1.0,
+        parameters={"theta": theta},
+    )
+
+
+def Tweedie(power: Any, link: str | Link | None = None) -> Family:
+    """Nonnegative responses with V(mu) = mu^power, power >= 1, dispersion estimated. Links: log, identity, Power.
+
+    power: a number, one a fit, or the name of a column. From 2 upwards, responses must be positive. The likelihood has
+    no closed form: log-likelihood, AIC and BIC are NaN.
+    """
+    _require_shape("power", power, lambda value: value >= 1, "at least 1 (below 1 there is no such distribution; 0 is Gaussian)")
+    return _build("tweedie", link, _POWER, parameters={"power": power})
+
+
+def Quasi(variance: str = "constant", link: str | Link | None = None) -> Family:
+    """A quasi-likelihood with the given variance function and any link; dispersion estimated, no likelihood.
+
+    variance: "constant", "mu", "mu(1-mu)", "mu^2", "mu^3", or "mu^k" with any number k, as in `Quasi("mu^1.5")`.
+    """
+    if variance in _QUASI:
+        return _build("quasi", link, _QUASI[variance])
+    base, _, exponent = str(variance).replace(" ", "").partition("^")
+    try:
+        power = float(exponent) if base == "mu" else math.nan
+    except ValueError:
+        power = math.nan
+    if not math.isfinite(power):
+        raise ValueError(f"there is no variance function {variance!r}. Give one of {', '.join(_QUASI)}, or mu^k with a number k")
+    return _build("quasi", link, _POWER, parameters={"power": power})
+
+
+def QuasiBinomial(link: str | Link | None = None) -> Family:
+    """Binomial with an estimated dispersion; no likelihood."""
+    return _build("quasibinomial", link, _BINOMIAL)
+
+
+def QuasiPoisson(link: str | Link | None = None) -> Family:
+    """Poisson with an estimated dispersion; no likelihood."""
+    return _build("quasipoisson", link, _POISSON)
+
+
+def _require_shape(name: str, value: Any, valid: Callable[[Any], Any], what: str) -> None:
+    if isinstance(value, (int, float)) and not valid(value):
+        raise ValueError(f"{name} must be {what}, not {value!r}")
+
+
+_NAMED: dict[str, Callable[..., Family]] = {
+    "gaussian": Gaussian,
+    "binomial": Binomial,
+    "poisson": Poisson,
+    "gamma": Gamma,
+    "inverse_gaussian": InverseGaussian,
+    "negative_binomial": NegativeBinomial,
+    "tweedie": Tweedie,
+    "quasi": Quasi,
+    "quasibinomial": QuasiBinomial,
+    "quasipoisson": QuasiPoisson,
+}
+
+
+def named(family: str | Family, link: str | Link | None = None, **parameters: Any) -> Family:
+    """The family with this name, its link and its shape parameters (`theta`, `power`, `variance`).
+
+    A `Family` is returned as it is, or with another link. Raises ValueError for unknown names, for links that are not
+    the family's, and for shape parameters that it does not have.
+    """
+    if isinstance(family, Family):
+        if link is not None or parameters:
+            raise ValueError("give the link and the shape parameters inside the family object, for example families.Poisson('sqrt')")
+        return family
+    if not isinstance(family, str):
+        hint = f" Did you mean {family.__name__}()?" if family in _NAMED.values() else ""
+        raise TypeError(f"a family is a name or a value of jaxglm.families, not {family!r}.{hint}")
+    key = family.lower()
+    if key not in _NAMED:
+        raise ValueError(f"there is no family {family!r}.{did_you_mean(family, _NAMED)} Families: {', '.join(_NAMED)}")
+    shapes = {"negative_binomial": {"theta"}, "tweedie": {"power"}, "quasi": {"variance"}}.get(key, set())
+    for name in parameters:
+        if name not in shapes:
+            raise ValueError(f"the {key} family has no parameter {name!r}")
+    if key == "tweedie" and "power" not in parameters:
+        raise ValueError("the tweedie family needs a power, for example families.Tweedie(power=1.5)")
+    return _NAMED[key](link=link, **parameters)

@@ -1,0 +1,106 @@
+"""Small symmetric systems and least squares, as inference needs them.
+
+Two factorizations, with the same use. `Cholesky` of a Gram matrix is cheap; its smallest pivot, after scaling to a unit
+diagonal, tells how far it can be trusted, since the relative error of a variance is the rounding unit over the pivot.
+`Orthogonal` factors the matrix itself, by Householder reflections, and keeps working where the square of the condition
+number does not fit into the arithmetic; its left-to-right test for dependent columns is that of R's `dqrdc2`: a column
+is aliased when what is left of it, after the columns before it, is less than `tolerance` of its length.
+
+Sources: Golub and Van Loan, Matrix Computations (2013), sections 4.2, 5.2 and 5.3; Demmel et al., Communication-optimal
+parallel and sequential QR (2012) for `stack`; Giraud et al. (2005) for twice being enough in `Orthogonal.of`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxglm.designs import HIGHEST
+
+
+def _upper_solve(upper: Array, b: Array, transposed: bool = False) -> Array:
+    return jax.lax.linalg.triangular_solve(upper, b, left_side=True, lower=False, transpose_a=transposed)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Factor:
+    """A factored information matrix: X'WX = scale^-1 U'U scale^-1 on its independent columns.
+
+    upper: (p, p), with unit rows and columns where `aliased`; scale: (p,); smallest_pivot: scalar in [0, 1], NaN or 0
+    where the factorization failed.
+    """
+
+    upper: Array
+    scale: Array
+    aliased: Array
+    smallest_pivot: Array
+
+    def whiten(self, b: Array) -> Array:
+        """U'^-1 scale b: its squared length is b' (X'WX)^-1 b. b: (p, k)."""
+        return _upper_solve(self.upper, b * self._mask(b), transposed=True)
+
+    def unwhiten(self, b: Array) -> Array:
+        """scale U^-1 b. b: (p, k)."""
+        return _upper_solve(self.upper, b) * self._mask(b)
+
+    def inverse(self) -> Array:
+        """(X'WX)^-1 on the independent columns, zero on the aliased ones. Shape (p, p)."""
+        root = self.unwhiten(jnp.eye(self.scale.shape[0], dtype=self.scale.dtype))
+        return jnp.matmul(root, root.T, precision=HIGHEST)
+
+    def _mask(self, b: Array) -> Array:
+        return jnp.where(self.aliased, 0.0, self.scale)[:, None]
+
+
+def cholesky(information: Array) -> Factor:
+    """Factor X'WX (p, p) by Cholesky, after scaling it to a unit diagonal."""
+    diagonal = jnp.diagonal(information)
+    scale = jax.lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1.0))
+    lower = jax.lax.linalg.cholesky(information * scale[:, None] * scale[None, :], symmetrize_input=False)
+    smallest = jnp.min(jnp.diagonal(lower)) ** 2
+    return Factor(lower.T, scale, jnp.zeros(scale.shape, bool), smallest)
+
+
+def stack(upper: Array, rows: Array) -> Array:
+    """The triangular factor (k, k) of `upper` (k, k) on top of more `rows` (m, k)."""
+    return jnp.linalg.qr(jnp.concatenate([upper, rows]), mode="r")
+
+
+def orthogonal(upper: Array, k: int, keep: Array, tolerance: float) -> tuple[Factor, Array]:
+    """Factor a least-squares problem given as the triangular factor of [matrix, right-hand sides].
+
+    upper: (p + k, p + k), of p columns and k right-hand sides; keep: (p,), columns to use at all. Returns the `Factor`
+    and the whitened right-hand sides (p, k): what `Factor.whiten` would give for X' sqrt(W) b.
+    """
+    p = upper.shape[0] - k
+
+    def next_column(j: Array, state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        basis, coefficients, aliased, smallest = state
+        column = upper[:, j]
+        first = jnp.matmul(basis.T, column, precision=HIGHEST)
+        rest = column - jnp.matmul(basis, first, precision=HIGHEST)
+        second = jnp.matmul(basis.T, rest, precision=HIGHEST)
+        rest = rest - jnp.matmul(basis, second, precision=HIGHEST)
+        left, length = jnp.linalg.norm(rest), jnp.linalg.norm(column)
+        # Kept columns are dependent only if nothing at all is left of them: which ones to keep was decided before.
+        dependent = ~keep[j] | ~(left > tolerance * length)
+        unit = jnp.where(dependent, 0.0, rest / jnp.where(dependent, 1.0, left))
+        row = jnp.arange(p) == j
+        entries = jnp.where(row, jnp.where(dependent, 1.0, left), jnp.where(dependent, 0.0, first + second))
+        pivot = jnp.where(dependent, 1.0, (left / jnp.where(dependent, 1.0, length)) ** 2)
+        return (
+            basis.at[:, j].set(unit),
+            coefficients.at[:, j].set(entries),
+            aliased.at[j].set(dependent),
+            jnp.minimum(smallest, pivot),
+        )
+
+    zeros = jnp.zeros((p + k, p), upper.dtype)
+    state = (zeros, jnp.zeros((p, p), upper.dtype), jnp.zeros(p, bool), jnp.ones((), upper.dtype))
+    basis, coefficients, aliased, smallest = jax.lax.fori_loop(0, p, next_column, state)
+    factor = Factor(coefficients, jnp.ones(p, upper.dtype), aliased, smallest)
+    return factor, jnp.matmul(basis.T, upper[:, p:], precision=HIGHEST)

@@ -1,0 +1,69 @@
+"""What became of a fit, in a word and in a sentence.
+
+A batch never raises because of what a group holds. Each fit ends with a `Status`, whose message says what happened, why
+usually, and what to do.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class StatusWarning(UserWarning):
+    """One a call: some fits did not converge. It counts them by status and names the first few."""
+
+
+class Status(enum.IntEnum):
+    """What became of a fit. When several apply: INVALID_DATA, NO_DATA, SEPARATED, STEP_FAILED, MAX_ITERATIONS.
+
+    >>> from jaxglm import Status
+    >>> Status.SEPARATED.label
+    'separated'
+    """
+
+    CONVERGED = 0
+    SEPARATED = 1
+    MAX_ITERATIONS = 2
+    STEP_FAILED = 3
+    NO_DATA = 4
+    INVALID_DATA = 5
+
+    @property
+    def label(self) -> str:
+        """The lower-case name, as tables print it."""
+        return self.name.lower()
+
+    @property
+    def message(self) -> str:
+        """What happened, why usually, and what to do."""
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    Status.CONVERGED: "The estimates are at the optimum.",
+    Status.SEPARATED: (
+        "Some estimates are infinite: a combination of the covariates predicts some responses perfectly, so that the "
+        "likelihood rises without end along it. Usual with few rows, rare events or factor levels in which all responses "
+        "are alike. `infinite` marks the diverging terms; the others keep their estimates and errors, and deviance and "
+        "fitted values are the limits. Drop or merge the terms that separate, add a Ridge penalty, or pool such groups."
+    ),
+    Status.MAX_ITERATIONS: (
+        "The iteration was still moving when its steps ran out; the last iterate is given, without errors. Usual where "
+        "the optimum lies at the edge of the valid means (identity and log links) or the likelihood is nearly flat. Look "
+        "at the data and the link, raise IRLS(max_iterations=...), or give start values."
+    ),
+    Status.STEP_FAILED: (
+        "No valid step lowers the deviance, not even a tiny one. Usual where the optimum lies at the edge of the valid "
+        "means (identity and log links), or where values are so large that arithmetic overflows. Use another link, give "
+        "start values, or rescale the columns."
+    ),
+    Status.NO_DATA: (
+        "No row of positive weight is left. Usual where all rows were dropped for missing values or have weight zero. "
+        "There is nothing to fit; leave the group out."
+    ),
+    Status.INVALID_DATA: (
+        "Some row of positive weight holds a value that is not finite, a response that the family does not allow (a "
+        "negative count, a proportion above one), or the weight itself is negative or not finite. Correct the rows, or "
+        'drop those with missing values by missing="drop".'
+    ),
+}
