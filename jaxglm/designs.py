@@ -115,6 +115,24 @@ class Appended:
         return jnp.concatenate([self.shared.matrix(), self.own[:, None]], axis=1)
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Constant:
+    """A single column of ones, without storing it: the design of the null model."""
+
+    def dot(self, v: Array) -> Array:
+        return v[0]
+
+    def transposed_dot(self, r: Array) -> Array:
+        return jnp.sum(r, axis=0, keepdims=True)
+
+    def gram(self, w: Array) -> Array:
+        return jnp.sum(w)[None, None]
+
+    def matrix(self) -> Array:
+        return jnp.ones((1, 1))
+
+
 def from_pairs(pairs: Array, p: int) -> Array:
     """The symmetric matrix (p, p) whose lower triangle, row by row, is `pairs` (p (p + 1) / 2,)."""
     rows, columns = np.tril_indices(p)
@@ -132,7 +150,7 @@ def standardize(columns: Array) -> tuple[Array, Array, Array]:
     broken = ~jnp.all(jnp.isfinite(columns), axis=-2)
     columns = jnp.where(broken[..., None, :], 0.0, columns)
     other = tuple(axis for axis in range(columns.ndim) if axis != columns.ndim - 2)
-    largest = jnp.max(jnp.abs(columns), axis=other)
+    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(columns)), axis=other)
     exponent = jnp.frexp(jnp.where(largest > 0, largest, 1.0))[1]
     # Kept within the range in which both the scale and its inverse are normal numbers.
     reach = jnp.finfo(columns.dtype).maxexp - 2

@@ -47,7 +47,8 @@ PROPORTION = Interval(0.0, 1.0, lower_included=True, upper_included=True)
 
 def _gaussian_log_likelihood(y: Array, mean: Mean, weights: Array, dispersion: ArrayLike) -> Array:
     residual = weights * (y - mean.mu) ** 2
-    return -0.5 * (jnp.log(2.0 * math.pi * dispersion) - jnp.log(weights) + residual / dispersion)
+    scaled = jnp.where(residual > 0, residual / dispersion, 0.0)  # a perfect fit has dispersion 0
+    return -0.5 * (jnp.log(2.0 * math.pi * dispersion) - jnp.log(weights) + scaled)
 
 
 def _binomial_deviance(y: Array, mean: Mean) -> Array:

@@ -30,13 +30,14 @@ def _upper_solve(upper: Array, b: Array, transposed: bool = False) -> Array:
 class Factor:
     """A factored information matrix: X'WX = scale^-1 U'U scale^-1 on its independent columns.
 
-    upper: (p, p), with unit rows and columns where `aliased`; scale: (p,); smallest_pivot: scalar in [0, 1], NaN or 0
-    where the factorization failed.
+    upper: (p, p), with unit rows and columns where `aliased`; scale, aliased: (p,); lengths: (p,), the square roots of
+    the diagonal of X'WX; smallest_pivot: scalar in [0, 1], NaN or 0 where the factorization failed.
     """
 
     upper: Array
     scale: Array
     aliased: Array
+    lengths: Array
     smallest_pivot: Array
 
     def whiten(self, b: Array) -> Array:
@@ -62,7 +63,7 @@ def cholesky(information: Array) -> Factor:
     scale = jax.lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1.0))
     lower = jax.lax.linalg.cholesky(information * scale[:, None] * scale[None, :], symmetrize_input=False)
     smallest = jnp.min(jnp.diagonal(lower)) ** 2
-    return Factor(lower.T, scale, jnp.zeros(scale.shape, bool), smallest)
+    return Factor(lower.T, scale, jnp.zeros(scale.shape, bool), 1.0 / scale, smallest)
 
 
 def stack(upper: Array, rows: Array) -> Array:
@@ -102,5 +103,6 @@ def orthogonal(upper: Array, k: int, keep: Array, tolerance: float) -> tuple[Fac
     zeros = jnp.zeros((p + k, p), upper.dtype)
     state = (zeros, jnp.zeros((p, p), upper.dtype), jnp.zeros(p, bool), jnp.ones((), upper.dtype))
     basis, coefficients, aliased, smallest = jax.lax.fori_loop(0, p, next_column, state)
-    factor = Factor(coefficients, jnp.ones(p, upper.dtype), aliased, smallest)
+    lengths = jnp.sqrt(jnp.sum(upper[:, :p] ** 2, axis=0))
+    factor = Factor(coefficients, jnp.ones(p, upper.dtype), aliased, lengths, smallest)
     return factor, jnp.matmul(basis.T, upper[:, p:], precision=HIGHEST)

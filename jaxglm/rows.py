@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxglm.designs import Design
 from jaxglm.family import Family
 
 T = TypeVar("T")
@@ -27,20 +26,32 @@ T = TypeVar("T")
 HARMLESS = 0.5  # a valid response and a valid mean of every family
 
 
+UNSOUND = -1.0  # the weight that `Rows.prepared` gives to rows that should be there but cannot be used
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Chunks:
+    """Which chunks belong to a fit: `count` of them, from `first` on. Scalars."""
+
+    first: Array
+    count: Array
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Rows:
     """The rows of one fit.
 
-    design: a `jaxglm.designs.Design`; y, weights: (n,); offset: (n,) or None; chunks: None, or the number of filled
-    chunks, and then every array has a leading axis of chunks.
+    design: a `jaxglm.designs.Design`; y, weights: (n,); offset: (n,) or None; chunks: None, or where the fit's chunks
+    lie, and then every array has a leading axis of chunks.
     """
 
     design: Any
     y: Array
     weights: Array
     offset: Array | None = None
-    chunks: Array | None = None
+    chunks: Chunks | None = None
 
     @property
     def present(self) -> Array:
@@ -52,40 +63,42 @@ class Rows:
         eta = self.design.dot(coefficients)
         return eta if self.offset is None else eta + self.offset
 
-    def prepare(self, family: Family, broken: Array) -> tuple[Rows, Array]:
-        """Rows whose absent entries are harmless, and whether each row is sound: absent, or finite and valid.
-
-        broken: rows whose design is not finite, as `designs.standardize` reports them.
-        """
+    def prepared(self, family: Family, broken: Array) -> Rows:
+        """Rows in which whatever must not be used has been replaced: by weight 0 and harmless values where a row is
+        absent, by weight `UNSOUND` where a row should be there but is not finite, not valid for the family, or has a
+        weight that is negative or not finite. broken: rows whose design is not finite (`designs.standardize`)."""
         sound = family.valid_response_at(self.y) & ~broken & jnp.isfinite(self.weights) & (self.weights >= 0)
         if self.offset is not None:
             sound &= jnp.isfinite(self.offset)
-        usable = self.present & sound
-        rows = replace(
+        usable = sound & (self.weights > 0)
+        return replace(
             self,
             y=jnp.where(usable, self.y, HARMLESS),
-            weights=jnp.where(usable, self.weights, 0.0),
+            weights=jnp.where(usable, self.weights, jnp.where(self.weights == 0, 0.0, UNSOUND)),
             offset=None if self.offset is None else jnp.where(usable, self.offset, 0.0),
         )
-        return rows, sound | (self.weights == 0)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Totals:
-    """What a fold collects: `sums` are added, `peaks` (nonnegative numbers or flags) are maximised."""
+    """What is known of all rows together: `sums` are added, `peaks` (nonnegative numbers or flags) are maximised."""
 
     sums: Any
     peaks: Any = None
 
+    def merge(self, other: Totals) -> Totals:
+        """The totals of these rows and others."""
+        return Totals(jax.tree.map(jnp.add, self.sums, other.sums), jax.tree.map(jnp.maximum, self.peaks, other.peaks))
 
-def fold(rows: Rows, totals: Callable[[Rows], Totals]) -> Totals:
-    """`totals` of all rows, chunk by chunk if they come in chunks."""
-    return accumulate(rows, totals, lambda a, b: Totals(_map(jnp.add, a.sums, b.sums), _map(jnp.maximum, a.peaks, b.peaks)))
+
+def fold(rows: Rows, each: Callable[[Rows], Totals]) -> Totals:
+    """The totals of all rows, from those of each chunk."""
+    return accumulate(rows, each, Totals.merge)
 
 
 def accumulate(rows: Rows, each: Callable[[Rows], T], merge: Callable[[T, T], T]) -> T:
-    """Merge `each` chunk's result into what came before; the neutral element of `merge` must be all zeros."""
+    """Merge `each` chunk's result into what came before. All zeros must be neutral for `merge`."""
     if rows.chunks is None:
         return each(rows)
     arrays = replace(rows, chunks=None)
@@ -94,8 +107,5 @@ def accumulate(rows: Rows, each: Callable[[Rows], T], merge: Callable[[T, T], T]
         return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, index, 0, keepdims=False), arrays)
 
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(lambda: each(chunk(0))))
-    return jax.lax.fori_loop(0, rows.chunks, lambda index, total: merge(total, each(chunk(index))), zeros)
-
-
-def _map(function: Callable[[Array, Array], Array], a: Any, b: Any) -> Any:
-    return jax.tree.map(function, a, b)
+    first = rows.chunks.first
+    return jax.lax.fori_loop(0, rows.chunks.count, lambda index, total: merge(total, each(chunk(first + index))), zeros)

@@ -1,0 +1,254 @@
+"""The IRLS iteration, written for one fit: one step, one loop.
+
+Each pass evaluates one trial point, coefficients + step: deviance, domain, and from the same look at the rows the next
+increment. If the trial is valid and its deviance no higher, it becomes the new point and its increment the next step; if
+not, the step is halved and the next pass tries again from the same point. There is no loop in the loop and no branch, so
+that under `vmap` a fit that halves costs the others nothing but its own passes.
+
+The stop rule works with the length of an increment d in the norm of the information, sqrt(d' X'WX d), which bounds every
+|d_j| in units of its standard error at dispersion 1. With `rate` the ratio of two successive lengths, the error left
+after the last increment is at most rate / (1 - rate) of its length, also where convergence is only linear. A fit also
+stops when the increment is down to what rounding makes of the rows. Comparisons are written so that NaN ends a fit.
+
+Separation is proved on the way. If X d never points against a row whose response lies where the link is infinite, and
+is zero on all other rows, then the likelihood rises along d for ever and no finite maximum exists (Albert and Anderson
+1984; Correia, Guimaraes and Zylkin 2021 for counts). The last increment is such a d as soon as there is one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxglm.family import Family
+from jaxglm.irls.normal import Algebra
+from jaxglm.irls.options import IRLS
+from jaxglm.irls.problem import Problem
+from jaxglm.irls.working import where_present, working
+from jaxglm.rows import HARMLESS, Rows, Totals
+from jaxglm.status import Status
+
+RUNNING = -1
+ALIASED = 1e-11  # R's glm.fit: min(1e-7, epsilon / 1000) with its default epsilon of 1e-8
+OBSERVED_FLOOR = 0.01  # of the expected weight; keeps the information positive where observed weights are not
+ANY = 1e30
+NEAR = 0.1  # once a step promises to lower the deviance by less than this fraction, observed weights are used
+SEPARATION = 1e-9  # how far, relative to the largest gain, a direction of separation may point against a row
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class State:
+    """Where a fit stands. Vectors are (p,), the rest scalars.
+
+    coefficients: the last accepted point; step: what is added to it next, `halvings` times halved; objective: deviance
+    plus penalty there; decrement: the squared length of the full step; keep: columns that are not aliased; doubtful:
+    whether the factorization could not be trusted; cautious: whether observed weights once made the information indefinite;
+    floor_length: the length that rounding gives to an increment.
+    """
+
+    coefficients: Array
+    step: Array
+    objective: Array
+    decrement: Array
+    floor_length: Array
+    halvings: Array
+    n_iterations: Array
+    status: Array
+    keep: Array
+    doubtful: Array
+    cautious: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Trial:
+    """What one look at the rows says of a trial point: `objective`; `valid`; the next `increment` with its `decrement`
+    and `floor_length`; whether the factorization is `doubtful`; and of the step that led here, whether it is too long to
+    stop at (`moving`), and whether it proves separation (`separates`)."""
+
+    objective: Array
+    valid: Array
+    increment: Array
+    decrement: Array
+    floor_length: Array
+    doubtful: Array
+    moving: Array
+    separates: Array
+
+
+def evaluate(problem: Problem, algebra: Algebra, options: IRLS, state: State) -> Trial:
+    """Look at the rows at the trial point of `state`."""
+    family, epsilon = problem.family, jnp.finfo(problem.dtype).eps
+    coefficients = state.coefficients + state.step
+    floor = observed_floor(problem, algebra, state) if observes(problem, options) else None
+
+    def look(part: Rows) -> tuple[Array, Array, Totals]:
+        eta, present = part.eta(coefficients), part.present
+        row = working(family, part, eta, floor)
+        eta, change = jnp.where(present, eta, 0.0), jnp.where(present, part.design.dot(state.step), 0.0)
+        sums = (jnp.sum(row.deviance), jnp.sum(jnp.abs(row.weights) * eta**2))
+        peaks = (jnp.any(~row.valid), jnp.max(jnp.abs(eta)), jnp.max(jnp.abs(change)), separation(family, part, change))
+        return row.weights, row.scores[:, None], Totals(sums, peaks)
+
+    collected, totals = algebra.gather(problem.rows, look)
+    (deviance, eta_square), (outside, extent, reach, (gain, against)) = totals.sums, totals.peaks
+    solved = algebra.solve(collected, problem.penalty, problem.pull(coefficients), state.keep)
+    objective = deviance + problem.penalty_at(coefficients)
+    rounded = jnp.sqrt(eta_square) + jnp.sum(jnp.abs(coefficients) * solved.factor.lengths) + jnp.sqrt(jnp.abs(objective))
+    if problem.penalty is not None:
+        against = jnp.maximum(against, jnp.max(jnp.where(problem.penalty > 0, problem.reach * jnp.abs(state.step), 0.0)))
+    return Trial(
+        objective=objective,
+        valid=~outside & jnp.isfinite(objective),
+        increment=solved.increments[:, 0],
+        decrement=jnp.sum(solved.whitened[:, 0] ** 2),
+        floor_length=algebra.noise(solved.factor, rounded),
+        doubtful=~algebra.trusts(solved.factor),
+        moving=(reach > 0.1 * (1.0 + extent)) & family.can_separate,
+        separates=(gain > jnp.sqrt(epsilon) * extent) & (against <= SEPARATION * gain),
+    )
+
+
+def observes(problem: Problem, options: IRLS) -> bool:
+    """Whether working weights may differ from the expected ones."""
+    return options.information == "observed" and not problem.family.is_canonical
+
+
+def observed_floor(problem: Problem, algebra: Algebra, state: State) -> Array:
+    """The least working weight allowed, as a fraction of the expected one. Far from the optimum all of it. Near, none:
+    negative weights too if the algebra can use them, until they once made the information indefinite (`cautious`)."""
+    newton = jnp.where(state.cautious, OBSERVED_FLOOR, -ANY) if algebra.squares else OBSERVED_FLOOR
+    return jnp.where(state.decrement <= NEAR * state.objective, newton, 1.0).astype(problem.dtype)
+
+
+def separation(family: Family, rows: Rows, change: Array) -> tuple[Array, Array]:
+    """How far a change of eta moves rows towards responses at which the link is infinite (`gain`, the largest), and how
+    far it moves any row away from its response (`against`). It separates if `against` is nothing beside `gain`."""
+    if not family.can_separate:
+        return jnp.zeros((), change.dtype), jnp.zeros((), change.dtype)
+    side = toward_infinity(family, rows.y)
+    along = side * change
+    gain = jnp.max(jnp.maximum(along, 0.0))
+    against = jnp.max(jnp.where(rows.present, jnp.where(side == 0, jnp.abs(change), jnp.maximum(-along, 0.0)), 0.0))
+    return gain, against
+
+
+def toward_infinity(family: Family, y: Array) -> Array:
+    """The sign of the infinite eta at which a row's likelihood is highest, 0 where that eta is finite."""
+    saturated = family.link(y)
+    return jnp.where(jnp.isinf(saturated), jnp.sign(saturated), 0.0)
+
+
+def initial(problem: Problem, algebra: Algebra, tolerance: float) -> State:
+    """The state before the first trial.
+
+    The first trial is R's start: one weighted least-squares fit of the linearised link at start values of mu. It is
+    reached as a step from a safer point, so that it can be halved like any other: zero coefficients, or where these are
+    not valid, the least-squares fit of a constant mean.
+    """
+    family, rows = problem.family, problem.rows
+    constant = family.link(problem.mean_response)
+
+    def look(part: Rows) -> tuple[Array, Array, Totals]:
+        offset = jnp.zeros_like(part.y) if part.offset is None else part.offset
+        eta = start_eta(family, part, problem.mean_response)
+        row, at_zero = working(family, part, eta), working(family, part, offset)
+        wanted = jnp.stack([row.scores + row.weights * (eta - offset), row.weights * (constant - offset)], axis=1)
+        wanted = jnp.where(part.present[:, None], wanted, 0.0)
+        return row.weights, wanted, Totals(jnp.sum(at_zero.deviance), jnp.any(~at_zero.valid))
+
+    collected, totals = algebra.gather(rows, look)
+    keep = jnp.ones(problem.scale.shape, bool)
+    solved = algebra.solve(collected, problem.penalty, problem.pull(None, None), keep, tolerance)
+    start, safe = solved.increments[:, 0], solved.increments[:, 1]
+    zero_valid = ~totals.peaks & jnp.isfinite(totals.sums)
+    base = jnp.where(zero_valid, 0.0, safe)
+    infinite = jnp.asarray(jnp.inf, problem.dtype)
+    objective = jnp.where(zero_valid, totals.sums, infinite)
+    if problem.start is not None:
+        base, start, objective = problem.start, problem.start, infinite
+    doubtful = ~algebra.trusts(solved.factor)
+    status = jnp.where(doubtful, Status.STEP_FAILED, RUNNING)
+    status = jnp.where(problem.n_obs == 0, Status.NO_DATA, status)
+    status = jnp.where(problem.sound, status, Status.INVALID_DATA)
+    count = jnp.zeros((), jnp.int32)
+    return State(
+        coefficients=base,
+        step=start - base,
+        objective=objective,
+        decrement=infinite,
+        floor_length=jnp.zeros((), problem.dtype),
+        halvings=count,
+        n_iterations=count,
+        status=status.astype(jnp.int32),
+        keep=~solved.factor.aliased,
+        doubtful=doubtful & (status == Status.STEP_FAILED),
+        cautious=jnp.zeros((), bool),
+    )
+
+
+def start_eta(family: Family, rows: Rows, mean_response: Array) -> Array:
+    """R's start values of eta; where a row's is not valid, that of the mean response, and failing that a harmless one."""
+    eta = where_present(family, rows, family.link(family.start_at(rows.y, rows.weights)))
+    for fallback in (mean_response, jnp.asarray(HARMLESS, eta.dtype)):
+        valid = family.valid_mean_at(eta, family.link.mean(eta).mu)
+        eta = jnp.where(valid, eta, family.link(fallback))
+    return eta
+
+
+def advance(problem: Problem, algebra: Algebra, options: IRLS, state: State) -> State:
+    """One pass: evaluate the trial point, and accept it or halve the step."""
+    trial = evaluate(problem, algebra, options, state)
+    # A deviance may rise by what rounding eta by a few units in the last place makes of it.
+    slack = state.floor_length * (2.0 * jnp.sqrt(jnp.abs(state.objective)) + state.floor_length)
+    accepted = trial.valid & (trial.objective <= state.objective + jnp.where(jnp.isfinite(slack), slack, 0.0))
+    # Where observed weights, not the design, made the information indefinite, the same trial is looked at once more.
+    may_retry = observes(problem, options) and algebra.squares
+    again = accepted & trial.doubtful & ~state.cautious & may_retry
+    accepted = accepted & ~again
+    n_iterations = state.n_iterations + accepted.astype(jnp.int32)
+
+    length = jnp.sqrt(trial.decrement)
+    rate = jnp.where(state.halvings == 0, length / jnp.sqrt(state.decrement), 1.0)
+    estimated = problem.family.dispersion is None
+    unit = jnp.sqrt(trial.objective / problem.n_obs.astype(problem.dtype)) if estimated else jnp.ones((), problem.dtype)
+    small = (length <= options.tol * unit) & (length * rate <= options.tol * unit * (1.0 - rate))
+    converged = accepted & (small | (length <= trial.floor_length)) & ~trial.moving
+    failed = ~jnp.isfinite(trial.decrement) | (trial.doubtful & ~converged)
+    rejected = ~accepted & ~again
+    stuck = rejected & (state.halvings >= options.max_halvings)
+
+    status = jnp.where(accepted & (n_iterations >= options.max_iterations), Status.MAX_ITERATIONS, RUNNING)
+    status = jnp.where((accepted & failed) | stuck, Status.STEP_FAILED, status)
+    status = jnp.where(converged, Status.CONVERGED, status)
+    status = jnp.where(trial.separates, Status.SEPARATED, status)
+    doubtful = accepted & trial.doubtful & (status == Status.STEP_FAILED)
+    shorter = jnp.where(rejected, 0.5, 1.0).astype(problem.dtype) * state.step
+    coefficients = jnp.where(accepted, state.coefficients + state.step, state.coefficients)
+    return State(
+        coefficients=jnp.where(converged & jnp.isfinite(trial.decrement), coefficients + trial.increment, coefficients),
+        step=jnp.where(trial.separates, state.step, jnp.where(accepted, trial.increment, shorter)),
+        objective=jnp.where(accepted, trial.objective, state.objective),
+        decrement=jnp.where(accepted, trial.decrement, state.decrement),
+        floor_length=jnp.where(accepted, trial.floor_length, state.floor_length),
+        halvings=jnp.where(accepted, 0, state.halvings + rejected.astype(jnp.int32)),
+        n_iterations=n_iterations,
+        status=status.astype(jnp.int32),
+        keep=state.keep,
+        doubtful=doubtful,
+        cautious=state.cautious | again,
+    )
+
+
+def optimise(problem: Problem, algebra: Algebra, options: IRLS, wanted: Array | None = None) -> State:
+    """Run to the end. Under `vmap`, fits that are not `wanted` (a flag) take no passes."""
+    state = initial(problem, algebra, ALIASED)
+    if wanted is not None:
+        state = replace(state, status=jnp.where(wanted, state.status, Status.STEP_FAILED))
+    return jax.lax.while_loop(
+        lambda s: s.status == RUNNING, lambda s: advance(problem, algebra, options, s), state
+    )

@@ -1,0 +1,81 @@
+"""One fit's problem, made ready: sound rows, scaled columns, and what is known before the first step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxglm.family import Family
+from jaxglm.rows import Rows, Totals, fold
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Problem:
+    """A fit to be made. The design's columns are X / scale, so coefficients inside are the user's times scale.
+
+    penalty, start: (p,), on the scaled coefficients, or None; n_obs: rows of positive weight; total_weight: their sum;
+    mean_response: their weighted mean of y; sound: whether every row is finite and valid; reach: (p,), the largest
+    absolute value of each column.
+    """
+
+    rows: Rows
+    family: Family
+    scale: Array
+    penalty: Array | None
+    start: Array | None
+    n_obs: Array
+    total_weight: Array
+    mean_response: Array
+    sound: Array
+    reach: Array
+
+    @property
+    def dtype(self) -> Any:
+        """The floating-point type of all arithmetic."""
+        return self.scale.dtype
+
+    def penalty_at(self, coefficients: Array) -> Array:
+        """What the penalty adds to the deviance."""
+        return jnp.zeros((), self.dtype) if self.penalty is None else jnp.sum(self.penalty * coefficients**2)
+
+    def pull(self, *coefficients: Array | None) -> Array | None:
+        """What the penalty adds to X's, one column for each coefficient vector; None among them means no pull."""
+        if self.penalty is None:
+            return None
+        return jnp.stack([jnp.zeros_like(self.scale) if b is None else -self.penalty * b for b in coefficients], axis=1)
+
+
+def typed(family: Family, dtype: Any) -> Family:
+    """The family with its shape parameters in the arithmetic's floating-point type."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), family)
+
+
+def pose(rows: Rows, family: Family, scale: Array, penalty: Array | None = None, start: Array | None = None) -> Problem:
+    """The problem of fitting prepared `rows`, whose design's columns have been divided by `scale`; penalty and start
+    (p,) are in the user's terms."""
+    def count(part: Rows) -> Totals:
+        present, weights = part.present, jnp.where(part.present, part.weights, 0.0)
+        sums = (jnp.sum(present, dtype=jnp.int32), jnp.sum(weights), jnp.sum(weights * part.y))
+        reach = jnp.max(jnp.abs(part.design.matrix()), axis=0).astype(scale.dtype)
+        return Totals(sums, (jnp.any(part.weights < 0), reach))
+
+    totals = fold(rows, count)
+    n_obs, total_weight, total_response = totals.sums
+    unsound, reach = totals.peaks
+    return Problem(
+        rows=rows,
+        family=family,
+        scale=scale,
+        penalty=None if penalty is None else penalty / scale**2,
+        start=None if start is None else start * scale,
+        n_obs=n_obs,
+        total_weight=total_weight,
+        mean_response=total_response / jnp.where(total_weight > 0, total_weight, 1.0),
+        sound=~unsound,
+        reach=reach,
+    )

@@ -1,0 +1,192 @@
+"""What is known of a fit when the iteration has ended.
+
+Conventions are R's. Covariances come from the expected information at the estimates, times the dispersion; an estimated
+dispersion is Pearson's statistic over the residual degrees of freedom; the null model is the intercept, with the offset,
+if the columns span a constant, and the offset alone if they do not. Sources: R's `glm.fit`, `summary.glm`, `logLik.glm`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxglm.designs import HIGHEST, Constant
+from jaxglm.family import Family
+from jaxglm.irls.loop import State, optimise
+from jaxglm.irls.normal import NORMAL, Algebra
+from jaxglm.irls.options import IRLS
+from jaxglm.irls.problem import Problem, pose
+from jaxglm.irls.working import where_present, working
+from jaxglm.links import Mean
+from jaxglm.rows import Rows, Totals, fold
+from jaxglm.status import Status
+
+SPANS = 1e-12  # a constant is spanned when the squared part of it outside the columns is below this fraction
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Solution:
+    """One fit. p coefficients; everything else is a scalar unless a shape is given.
+
+    coefficients: (p,), NaN where aliased; covariance: (p, p); deviance, null_deviance, log_likelihood, dispersion;
+    rank: independent columns; n_obs: rows of positive weight; spans_constant: whether the null model has an intercept;
+    n_iterations; status: a `jaxglm.Status`; infinite: (p,), the direction -1, 0, 1 of diverging coefficients;
+    direction: (p,), along which the likelihood rises for ever if the status is SEPARATED, else zero; doubtful: whether
+    the factorization could not be trusted, and the fit has to be made with IRLS(factorization="orthogonal").
+    """
+
+    coefficients: Array
+    covariance: Array
+    deviance: Array
+    null_deviance: Array
+    log_likelihood: Array
+    dispersion: Array
+    rank: Array
+    n_obs: Array
+    spans_constant: Array
+    n_iterations: Array
+    status: Array
+    infinite: Array
+    direction: Array
+    doubtful: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Statistics:
+    """What the rows say at given coefficients: everything about a fit that can be differentiated."""
+
+    covariance: Array
+    deviance: Array
+    null_deviance: Array
+    log_likelihood: Array
+    dispersion: Array
+    spans_constant: Array
+
+
+def statistics(problem: Problem, algebra: Algebra, coefficients: Array, keep: Array, null: Array | None) -> Statistics:
+    """The statistics at scaled coefficients; null is the null model's intercept where there is an offset."""
+    family, rows = problem.family, problem.rows
+
+    def look(part: Rows) -> tuple[Array, Array, Totals]:
+        eta = part.eta(coefficients)
+        row = working(family, part, eta)
+        # w (y - mu)^2 / V(mu), in a form that does not divide 0 by 0 where mu has reached the end of its range.
+        chi_square = jnp.where(row.weights > 0, row.scores**2 / jnp.where(row.weights > 0, row.weights, 1.0), 0.0)
+        sums = (jnp.sum(row.deviance), jnp.sum(chi_square), jnp.sum(row.weights))
+        return row.weights, row.weights[:, None], Totals(sums)
+
+    collected, totals = algebra.gather(rows, look)
+    deviance, chi_square, total = totals.sums
+    solved = algebra.solve(collected, problem.penalty, None, keep)
+    degrees = problem.n_obs - jnp.sum(~solved.factor.aliased, dtype=jnp.int32)
+    dispersion = jnp.where(degrees > 0, chi_square / degrees.astype(problem.dtype), jnp.nan)
+    if family.dispersion is not None:
+        dispersion = jnp.full_like(dispersion, family.dispersion)
+    spanned = jnp.sum(solved.whitened[:, 0] ** 2)
+    if problem.penalty is not None:
+        spanned = _projected(*algebra.normal(collected, problem.scale.shape[0]))
+    spans = (total - spanned <= SPANS * total) & (total > 0)
+    log_likelihood, null_deviance = _likelihoods(problem, coefficients, deviance, spans, null)
+    covariance = solved.factor.inverse() * dispersion
+    aliased = solved.factor.aliased
+    return Statistics(
+        covariance=jnp.where(aliased[:, None] | aliased, jnp.nan, covariance),
+        deviance=deviance,
+        null_deviance=null_deviance,
+        log_likelihood=log_likelihood,
+        dispersion=dispersion,
+        spans_constant=spans,
+    )
+
+
+def _projected(information: Array, scores: Array) -> Array:
+    """v' (X'WX)^+ v for v = X'W1, where X'WX may be singular."""
+    scale = jax.lax.rsqrt(jnp.where(jnp.diagonal(information) > 0, jnp.diagonal(information), 1.0))
+    values, vectors = jnp.linalg.eigh(information * scale[:, None] * scale[None, :])
+    inside = jnp.matmul(vectors.T, scores[:, 0] * scale, precision=HIGHEST)
+    use = values > 1e-10 * values[-1]
+    return jnp.sum(jnp.where(use, inside**2 / jnp.where(use, values, 1.0), 0.0))
+
+
+def _likelihoods(
+    problem: Problem, coefficients: Array, deviance: Array, spans: Array, null: Array | None
+) -> tuple[Array, Array]:
+    """The log-likelihood, and the deviance of the null model."""
+    family, dtype = problem.family, problem.dtype
+    if family.dispersion is not None:
+        scale = jnp.asarray(family.dispersion, dtype)
+    else:
+        scale = deviance / (problem.n_obs.astype(dtype) if family.likelihood_rows == "rows" else problem.total_weight)
+
+    def look(part: Rows) -> Totals:
+        present = part.present
+        weights = jnp.where(present, part.weights, 1.0)
+        mean = family.link.mean(where_present(family, part, part.eta(coefficients)))
+        likelihood = jnp.where(present, family.log_likelihood_at(part.y, mean, weights, scale), 0.0)
+        gaps = family.unit_deviance_at(part.y, _null_mean(problem, part, spans, null))
+        return Totals((jnp.sum(likelihood), jnp.sum(jnp.where(present, weights * gaps, 0.0))))
+
+    return fold(problem.rows, look).sums
+
+
+def _null_mean(problem: Problem, rows: Rows, spans: Array, null: Array | None) -> Mean:
+    """The mean of each row under the null model."""
+    family = problem.family
+    if rows.offset is None:
+        without = family.link.mean(jnp.zeros((), problem.dtype))
+        constant = Mean.at(problem.mean_response)
+        return jax.tree.map(lambda a, b: jnp.where(spans, a, b), constant, without)
+    eta = rows.offset + jnp.where(spans, jnp.zeros((), problem.dtype) if null is None else null, 0.0)
+    return family.link.mean(where_present(family, rows, eta))
+
+
+def null_intercept(problem: Problem, options: IRLS) -> Array | None:
+    """The intercept of the null model where there is an offset, by the same iteration; else None: it has closed form.
+
+    A null model whose intercept is infinite has the intercept of the last iterate, and a deviance that is as good as 0.
+    """
+    if problem.rows.offset is None:
+        return None
+    one = jnp.ones(1, problem.dtype)
+    null = replace(problem, rows=replace(problem.rows, design=Constant()), scale=one, penalty=None, start=None, reach=one)
+    return optimise(null, NORMAL, options).coefficients[0]
+
+
+def conclude(problem: Problem, algebra: Algebra, options: IRLS, state: State) -> Solution:
+    """The solution that a final state stands for, in the user's terms."""
+    keep, p = state.keep, problem.scale.shape[0]
+    found = statistics(problem, algebra, state.coefficients, keep, null_intercept(problem, options))
+    status = state.status
+    separated = status == Status.SEPARATED
+    size = jnp.abs(state.step) * problem.reach
+    diverging = separated & (size > 1e-6 * jnp.max(size))
+    lost = (status == Status.INVALID_DATA) | (status == Status.NO_DATA) | (status == Status.STEP_FAILED)
+    uncertain = lost | (status == Status.MAX_ITERATIONS)
+
+    def unless(flag: Array, value: Array) -> Array:
+        return jnp.where(flag, jnp.nan, value)
+
+    return Solution(
+        coefficients=unless(lost | ~keep, state.coefficients / problem.scale),
+        covariance=unless(
+            uncertain | diverging[:, None] | diverging, found.covariance / problem.scale[:, None] / problem.scale
+        ),
+        deviance=unless(lost, found.deviance),
+        null_deviance=unless(lost, found.null_deviance),
+        log_likelihood=unless(lost, found.log_likelihood),
+        dispersion=unless(lost, found.dispersion),
+        rank=jnp.where(lost, 0, jnp.sum(keep, dtype=jnp.int32)),
+        n_obs=problem.n_obs,
+        spans_constant=found.spans_constant,
+        n_iterations=state.n_iterations,
+        status=status,
+        infinite=jnp.where(diverging, jnp.sign(state.step), 0.0).astype(jnp.int32),
+        direction=jnp.where(separated, state.step / problem.scale, 0.0),
+        doubtful=state.doubtful,
+    )
