@@ -308,7 +308,9 @@ def Tweedie(power: Any, link: str | Link | None = None) -> Family:
     power: a number, one a fit, or the name of a column. From 2 upwards, responses must be positive. The likelihood has
     no closed form: log-likelihood, AIC and BIC are NaN.
     """
-    _require_shape("power", power, lambda value: value >= 1, "at least 1 (below 1 there is no such distribution; 0 is Gaussian)")
+    _require_shape(
+        "power", power, lambda value: value >= 1, "at least 1 (below 1 there is no such distribution; 0 is Gaussian)"
+    )
     return _build("tweedie", link, _POWER, parameters={"power": power})
 
 
@@ -325,7 +327,9 @@ def Quasi(variance: str = "constant", link: str | Link | None = None) -> Family:
     except ValueError:
         power = math.nan
     if not math.isfinite(power):
-        raise ValueError(f"there is no variance function {variance!r}. Give one of {', '.join(_QUASI)}, or mu^k with a number k")
+        raise ValueError(
+            f"there is no variance function {variance!r}. Give one of {', '.join(_QUASI)}, or mu^k with a number k"
+        )
     return _build("quasi", link, _POWER, parameters={"power": power})
 
 
@@ -366,7 +370,9 @@ def named(family: str | Family, link: str | Link | None = None, **parameters: An
     """
     if isinstance(family, Family):
         if link is not None or parameters:
-            raise ValueError("give the link and the shape parameters inside the family object, for example families.Poisson('sqrt')")
+            raise ValueError(
+                "give the link and the shape parameters inside the family object, for example families.Poisson('sqrt')"
+            )
         return family
     if not isinstance(family, str):
         hint = f" Did you mean {family.__name__}()?" if family in _NAMED.values() else ""

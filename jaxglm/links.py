@@ -323,10 +323,7 @@ inverse_squared = Link(
 )
 sqrt = Link("sqrt", forward=jnp.sqrt, inverse=jnp.square, exact=_sqrt_exact, means=POSITIVE, etas=POSITIVE)
 
-_NAMED = {
-    link.name: link
-    for link in (identity, log, logit, probit, cloglog, loglog, cauchit, inverse, inverse_squared, sqrt)
-}
+_NAMED = {link.name: link for link in (identity, log, logit, probit, cloglog, loglog, cauchit, inverse, inverse_squared, sqrt)}
 
 
 def _power_forward(mu: ArrayLike, exponent: ArrayLike) -> Array:

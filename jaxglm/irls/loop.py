@@ -227,7 +227,9 @@ def advance(problem: Problem, algebra: Algebra, options: IRLS, state: State) -> 
     status = jnp.where(converged, Status.CONVERGED, status)
     status = jnp.where(trial.separates, Status.SEPARATED, status)
     doubtful = accepted & trial.doubtful & (status == Status.STEP_FAILED)
-    shorter = jnp.where(rejected, 0.5, 1.0).astype(problem.dtype) * state.step
+    # Where R's start is worse than the safe point it was reached from, the iteration starts from the latter.
+    no_start = (n_iterations == 0) & jnp.isfinite(state.objective)
+    shorter = jnp.where(no_start, 0.0, jnp.where(rejected, 0.5, 1.0)).astype(problem.dtype) * state.step
     coefficients = jnp.where(accepted, state.coefficients + state.step, state.coefficients)
     return State(
         coefficients=jnp.where(converged & jnp.isfinite(trial.decrement), coefficients + trial.increment, coefficients),
@@ -249,6 +251,4 @@ def optimise(problem: Problem, algebra: Algebra, options: IRLS, wanted: Array | 
     state = initial(problem, algebra, ALIASED)
     if wanted is not None:
         state = replace(state, status=jnp.where(wanted, state.status, Status.STEP_FAILED))
-    return jax.lax.while_loop(
-        lambda s: s.status == RUNNING, lambda s: advance(problem, algebra, options, s), state
-    )
+    return jax.lax.while_loop(lambda s: s.status == RUNNING, lambda s: advance(problem, algebra, options, s), state)

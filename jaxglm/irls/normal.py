@@ -70,9 +70,7 @@ class Algebra:
         loss = jax.lax.rsqrt(jnp.where(factor.smallest_pivot > 0, factor.smallest_pivot, 1.0)) if self.squares else 1.0
         return 4.0 * epsilon * size * loss
 
-    def solve(
-        self, collected: Any, penalty: Array | None, pull: Array | None, keep: Array, tolerance: float = 0.0
-    ) -> Solved:
+    def solve(self, collected: Any, penalty: Array | None, pull: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
         """Factor and solve for all right-hand sides."""
         factor, whitened = self.factor(collected, penalty, pull, keep, tolerance)
         return Solved(factor, whitened, factor.unwhiten(whitened))
@@ -89,9 +87,7 @@ def _collect_gram(design: Design, weights: Array, scores: Array) -> _Gram:
     return _Gram(design.gram(weights), design.transposed_dot(scores))
 
 
-def _factor_gram(
-    gram: _Gram, penalty: Array | None, pull: Array | None, keep: Array, tolerance: float
-) -> tuple[Factor, Array]:
+def _factor_gram(gram: _Gram, penalty: Array | None, pull: Array | None, keep: Array, tolerance: float) -> tuple[Factor, Array]:
     information = gram.information if penalty is None else gram.information + jnp.diag(penalty)
     scores = gram.scores if pull is None else gram.scores + pull
     factor = cholesky(jnp.where(keep[:, None] & keep, information, jnp.eye(keep.shape[0], dtype=information.dtype)))
@@ -131,6 +127,4 @@ NORMAL = Algebra(
     normal=lambda gram, p: (gram.information, gram.scores),
     squares=True,
 )
-ORTHOGONAL = Algebra(
-    collect=_collect_triangle, merge=stack, factor=_factor_triangle, normal=_normal_of_triangle, squares=False
-)
+ORTHOGONAL = Algebra(collect=_collect_triangle, merge=stack, factor=_factor_triangle, normal=_normal_of_triangle, squares=False)

@@ -58,6 +58,7 @@ def typed(family: Family, dtype: Any) -> Family:
 def pose(rows: Rows, family: Family, scale: Array, penalty: Array | None = None, start: Array | None = None) -> Problem:
     """The problem of fitting prepared `rows`, whose design's columns have been divided by `scale`; penalty and start
     (p,) are in the user's terms."""
+
     def count(part: Rows) -> Totals:
         present, weights = part.present, jnp.where(part.present, part.weights, 0.0)
         sums = (jnp.sum(present, dtype=jnp.int32), jnp.sum(weights), jnp.sum(weights * part.y))

@@ -8,7 +8,7 @@ differentiated through the iteration, and the deviance, the covariance and the r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxglm.designs import HIGHEST, Dense, standardize
+from jaxglm.designs import Appended, Dense, Shared, standardize
 from jaxglm.family import Family
 from jaxglm.irls.loop import optimise, start_eta
 from jaxglm.irls.normal import NORMAL, ORTHOGONAL
@@ -25,7 +25,7 @@ from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import Problem, pose, typed
 from jaxglm.irls.solution import Solution, Statistics, conclude, null_intercept, statistics
 from jaxglm.irls.working import where_present, working
-from jaxglm.links import ArrayLike
+from jaxglm.links import STATIC, ArrayLike
 from jaxglm.penalty import Ridge
 from jaxglm.rows import Rows
 
@@ -33,7 +33,10 @@ from jaxglm.rows import Rows
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Data:
-    """What a fit is made from, all of it differentiable: X (n, p), y, weights, offset (n,), penalty (p,), family."""
+    """What a fit is made from, all of it differentiable: X (n, p), y, weights, offset (n,), penalty (p,), family.
+
+    own: (n,), a last column that is this fit's own; shared: whether X is that of many fits, which then share its work.
+    """
 
     X: Array
     y: Array
@@ -41,11 +44,18 @@ class Data:
     offset: Array | None
     penalty: Array | None
     family: Family
+    own: Array | None = None
+    shared: bool = field(default=False, metadata=STATIC)
 
     def problem(self, start: Array | None = None) -> Problem:
         """The problem that these data pose."""
         columns, scale, broken = standardize(self.X.T)
-        rows = Rows(Dense(columns), self.y, self.weights, self.offset).prepared(self.family, broken)
+        design: Any = Shared.of(columns) if self.shared else Dense(columns)
+        if self.own is not None:
+            own, own_scale, own_broken = standardize(self.own[None, :])
+            design, scale = Appended(design, own[0]), jnp.concatenate([scale, own_scale])
+            broken |= own_broken
+        rows = Rows(design, self.y, self.weights, self.offset).prepared(self.family, broken)
         return pose(rows, self.family, scale, self.penalty, start)
 
 
@@ -96,11 +106,13 @@ def solve(
     """
     data = gather_data(X, y, family, weights, offset, penalty)
     start = None if start is None else jnp.asarray(start, data.X.dtype)
-    return _solve(options, data, start)
+    return solve_data(options, data, start)
 
 
+@partial(jax.jit, static_argnums=0)  # so that a second call does not compile again; it is transparent to transformations
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _solve(options: IRLS, data: Data, start: Array | None) -> Solution:
+def solve_data(options: IRLS, data: Data, start: Array | None) -> Solution:
+    """Solve one fit, with derivatives."""
     return solve_problem(data.problem(start), options)
 
 
@@ -121,10 +133,10 @@ def solve_problem(problem: Problem, options: IRLS) -> Solution:
     return jax.lax.while_loop(lambda solution: solution.doubtful, again, fast)
 
 
-@_solve.defjvp
+@solve_data.__wrapped__.defjvp
 def _solve_jvp(options: IRLS, primals: tuple[Data, Array | None], tangents: tuple[Data, Any]) -> tuple[Solution, Solution]:
     (data, start), (data_dot, _) = primals, tangents
-    solution = _solve(options, data, start)
+    solution = solve_data(options, data, start)
     aliased = jnp.isnan(solution.coefficients)
     coefficients = jnp.where(aliased, 0.0, solution.coefficients)
     score_dot = jax.jvp(lambda d: _score(d, coefficients), (data,), (data_dot,))[1]

@@ -1,0 +1,247 @@
+"""How many fits are run: the one place that schedules blocks, repairs and limits.
+
+Every fit goes through a fast pass with normal equations. What it reports then decides:
+
+- doubtful (dependent columns, condition beyond about 1e6): again, in float64, by orthogonal factorization;
+- separated: the limits, from a fit of the rows that stay undecided (`jaxglm.separation`);
+- stopped without an answer, where estimates could be infinite: a linear programme tells separated from slow.
+
+No group waits for another longer than its block, and none changes another's numbers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxglm.family import Family
+from jaxglm.irls.loop import toward_infinity
+from jaxglm.irls.many import solve_batch
+from jaxglm.irls.options import IRLS
+from jaxglm.irls.problem import typed
+from jaxglm.irls.ragged import Lanes, solve_tiles
+from jaxglm.irls.solution import Solution
+from jaxglm.irls.solve import Data
+from jaxglm.limits import put_limits
+from jaxglm.packing import EMPTY, Call, Crossed, Layout, Source, Stacked, gather, owners, per_lane, plan, reweighted, tiles
+from jaxglm.separation import Separated, decide, polish
+from jaxglm.status import Status
+from jaxglm.task import Task
+
+SMALL, LARGE = Layout(lanes=8, rows=32), Layout(lanes=1, rows=2048)
+WIDE, TALL = Layout(lanes=1024, rows=32), Layout(lanes=16, rows=2048)  # the same for a GPU
+MANY_ROWS = 1024  # groups with more rows than this go by themselves
+SHARED_CALL = 2**22  # numbers of y in one call of a shared design
+
+Progress = Callable[[int, int], None]
+
+
+def fit(task: Task, progress: Progress | None = None) -> Solution:
+    """Fit every group. The fields of the `Solution` are NumPy arrays in float64 with a leading axis g."""
+    g = len(task.source.sizes)
+    found = nothing(g, task.source.p)
+    groups = np.flatnonzero(task.source.sizes > 0)
+    with ExitStack() as stack:
+        stack.enter_context(arithmetic(task.device))
+        first = _fast_crossed if isinstance(task.source, Crossed) else _fast
+        for done in first(task, found, groups, progress):
+            doubtful = done[found.doubtful[done]]
+            if len(doubtful):
+                _accurate(task, found, doubtful)
+            _separate(task, found, done)
+    return found
+
+
+@contextmanager
+def arithmetic(device: Any = None) -> Iterator[None]:
+    """float64 available, on this device, without touching JAX's configuration."""
+    with ExitStack() as stack:
+        stack.enter_context(jax.enable_x64(True))
+        if device is not None:
+            stack.enter_context(jax.default_device(device))
+        yield
+
+
+def nothing(g: int, p: int) -> Solution:
+    """g solutions of fits without data."""
+    numbers = {name: np.full(g, np.nan) for name in ("deviance", "null_deviance", "log_likelihood", "dispersion")}
+    counts = {name: np.zeros(g, np.int64) for name in ("rank", "n_obs", "n_iterations")}
+    return Solution(
+        coefficients=np.full((g, p), np.nan),
+        covariance=np.full((g, p, p), np.nan),
+        spans_constant=np.zeros(g, bool),
+        status=np.full(g, int(Status.NO_DATA)),
+        infinite=np.zeros((g, p), np.int64),
+        direction=np.zeros((g, p)),
+        doubtful=np.zeros(g, bool),
+        **numbers,
+        **counts,
+    )
+
+
+def _store(found: Solution, groups: np.ndarray, solution: Solution) -> None:
+    """Put solutions of some groups where they belong."""
+    jax.tree.map(lambda out, new: out.__setitem__(groups, np.asarray(new)), found, solution)
+
+
+def _layouts(task: Task) -> tuple[Layout, Layout]:
+    device = task.device or jax.devices()[0]
+    return (SMALL, LARGE) if device.platform == "cpu" else (WIDE, TALL)
+
+
+def _calls(task: Task, groups: np.ndarray) -> list[Call]:
+    sizes = task.source.sizes
+    many = sizes[groups] > MANY_ROWS
+    small, large = _layouts(task)
+    return [*plan(sizes, groups[~many], small), *plan(sizes, groups[many], large)]
+
+
+def _solve_call(task: Task, options: IRLS, dtype: Any, scaled: bool, call: Call) -> Solution:
+    """Pack a call, solve it, and bring back the solutions of its members."""
+    with arithmetic(task.device):
+        family = jax.tree.map(lambda leaf: per_lane(np.asarray(leaf, dtype), call, 0), task.family)
+        penalty = None if task.penalty is None else per_lane(np.asarray(task.penalty, dtype), call, 1)
+        start = None if task.start is None else per_lane(np.asarray(task.start, dtype), call, 1)
+        solution = solve_tiles(options, tiles(task.source, call, dtype, scaled), Lanes(family, penalty, start))
+        used = call.groups[: call.n_blocks] != EMPTY
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[: call.n_blocks][used], solution)
+
+
+def _in_threads(task: Task, work: Callable[[Any], Any], items: list[Any]) -> Iterable[Any]:
+    """Work on items, in their order; on a CPU with a thread for each core, which all dispatch to the one device."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if len(items) < 2 or cores < 2 or (task.device or jax.devices()[0]).platform != "cpu":
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(min(cores, len(items))) as pool:
+        ahead = [pool.submit(work, item) for item in items[: 2 * cores]]
+        for index in range(len(items)):
+            yield ahead[index].result()
+            ahead[index] = None  # type: ignore[call-overload]  # let its arrays go
+            if index + 2 * cores < len(items):
+                ahead.append(pool.submit(work, items[index + 2 * cores]))
+
+
+def _fast(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> Iterator[np.ndarray]:
+    """The fast pass over ragged groups; yields the groups solved after each call."""
+    options = task.options
+    if options.factorization == "auto":
+        options = replace(options, factorization="cholesky")
+    calls, done = _calls(task, groups), 0
+    work = partial(_solve_call, task, options, task.dtype, options.factorization == "orthogonal")
+    for call, solution in zip(calls, _in_threads(task, work, calls), strict=True):
+        _store(found, call.members, solution)
+        done += len(call.members)
+        if progress:
+            progress(done, len(groups))
+        yield call.members
+
+
+def _accurate(task: Task, found: Solution, groups: np.ndarray) -> None:
+    """Solve groups again by orthogonal factorization in float64, their columns scaled."""
+    options = replace(task.options, factorization="orthogonal")
+    for call in _calls(task, groups):
+        _store(found, call.members, _solve_call(task, options, np.float64, True, call))
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _solve_crossed(data: Data, start: Any, g: int, options: IRLS) -> Solution:
+    return solve_batch(data, start, g, options)
+
+
+def _fast_crossed(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> Iterator[np.ndarray]:
+    """The fast pass over fits that share a design."""
+    source, dtype = task.source, task.dtype
+    assert isinstance(source, Crossed)
+    n, options = source.X.shape[0], task.options
+    if options.factorization == "auto":
+        options = replace(options, factorization="cholesky")
+    size = min(max(8, SHARED_CALL // max(1, n)), 1 << (len(groups) - 1).bit_length() if len(groups) else 1)
+    for begin in range(0, len(groups), size):
+        members = groups[begin : begin + size]
+        index = np.concatenate([members, np.full(size - len(members), members[0])])
+        _store(
+            found,
+            members,
+            jax.tree.map(lambda leaf, k=len(members): np.asarray(leaf)[:k], _crossed(task, index, options, dtype)),
+        )
+        if progress:
+            progress(begin + len(members), len(groups))
+        yield members
+
+
+def _crossed(task: Task, index: np.ndarray, options: IRLS, dtype: Any) -> Solution:
+    source = task.source
+    assert isinstance(source, Crossed)
+
+    def part(values: Any, axes: int) -> Any:
+        return None if values is None else np.asarray(values if np.ndim(values) == axes else values[index], dtype)
+
+    weights = np.ones(len(source.X)) if source.weights is None else source.weights
+    data = Data(
+        X=np.asarray(source.X, dtype),
+        y=part(source.y, 1),
+        weights=part(weights, 1),
+        offset=part(source.offset, 1),
+        penalty=part(task.penalty, 1),
+        family=typed(jax.tree.map(lambda leaf: part(leaf, 0), task.family), dtype),
+        own=part(source.own, 1),
+        shared=True,
+    )
+    return _solve_crossed(data, part(task.start, 1), len(index), options)
+
+
+def _separate(task: Task, found: Solution, groups: np.ndarray) -> None:
+    """Prove separation where the iteration met it or gave up, and put the limits in."""
+    if not task.family.can_separate:
+        return
+    status = found.status[groups]
+    open_ended = (status == Status.SEPARATED) | (status == Status.MAX_ITERATIONS) | (status == Status.STEP_FAILED)
+    suspects = groups[open_ended]
+    if not len(suspects):
+        return
+    rows = gather(task.source, suspects)
+    rows = reweighted(rows, np.where(rows.weights == 0, 0.0, rows.weights), np.where((rows.weights > 0)[:, None], rows.X, 0.0))
+    family = task.subset(rows, suspects).family
+    side = _sides(family, rows)
+    proofs = [_prove(task, found, group, rows, side, place) for place, group in enumerate(suspects)]
+    proved = np.array([proof.proved for proof in proofs])
+    # A direction that does not survive a closer look proves nothing: the fit is only slow.
+    slow = suspects[~proved & (found.status[suspects] == Status.SEPARATED)]
+    found.status[slow] = Status.MAX_ITERATIONS
+    found.infinite[slow], found.direction[slow], found.covariance[slow] = 0, 0.0, np.nan
+    if proved.any():
+        inside = np.flatnonzero(proved)
+        put_limits(task, found, suspects[inside], gather(rows, inside), [proofs[i] for i in inside], fit)
+
+
+def _sides(family: Family, rows: Stacked) -> np.ndarray:
+    """The sign of every row's infinite optimum, 0 where it is finite."""
+    owner = owners(rows)
+    by_row = jax.tree.map(lambda leaf: leaf if np.ndim(leaf) == 0 else leaf[owner], family)
+    present = np.asarray(rows.weights > 0)
+    return np.where(present, np.asarray(toward_infinity(typed(by_row, np.float64), np.where(present, rows.y, 0.5))), 0.0)
+
+
+def _prove(task: Task, found: Solution, group: int, rows: Stacked, side: np.ndarray, place: int) -> Separated:
+    inside = slice(rows.starts[place], rows.starts[place] + rows.sizes[place])
+    X, side, present = rows.X[inside], side[inside], np.asarray(rows.weights)[inside] > 0
+    free = np.ones(X.shape[1], bool)
+    if found.status[group] != Status.STEP_FAILED:
+        free = ~np.isnan(found.coefficients[group])
+    if task.penalty is not None:
+        free &= (task.penalty if task.penalty.ndim == 1 else task.penalty[group]) == 0
+    proof = polish(X[present], side[present], free, found.direction[group])
+    if not proof.proved:
+        proof = decide(X[present], side[present], free)
+    moved = np.zeros(len(X), bool)
+    moved[present] = proof.moved
+    return replace(proof, moved=moved)

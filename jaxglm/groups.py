@@ -1,0 +1,165 @@
+"""Group labels as numbers: which rows belong to which fit.
+
+Labels of any kind become codes 0 to g - 1 in the order of the sorted labels, and rows are put in the order of their
+codes by a counting sort, which keeps the order of the rows inside a group. Rows whose label is missing belong nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from jaxglm.errors import did_you_mean, listed
+
+
+@dataclass(frozen=True)
+class Groups:
+    """g groups of N rows. names: of the key columns; keys: one array (g,) a key column, sorted by the first, then the
+    second, and so on; codes: (N,), -1 where a key is missing."""
+
+    names: tuple[str, ...]
+    keys: tuple[np.ndarray, ...]
+    codes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.keys[0])
+
+    @property
+    def n_missing(self) -> int:
+        """Rows that belong to no group."""
+        return int(np.sum(self.codes < 0))
+
+    @property
+    def labels(self) -> Any:
+        """What the user calls the groups: an array for one key column, a list of tuples for several."""
+        return self.keys[0] if len(self.keys) == 1 else list(zip(*(key.tolist() for key in self.keys), strict=True))
+
+    def select(self, index: np.ndarray) -> Groups:
+        """Some of the groups, without their rows."""
+        return Groups(self.names, tuple(key[index] for key in self.keys), np.zeros(0, np.int64))
+
+    def position(self, key: Any) -> int:
+        """Where the group with this key is. Raises KeyError with what it may have been."""
+        wanted = key if isinstance(key, tuple) else (key,)
+        if len(wanted) != len(self.keys):
+            raise KeyError(f"a group is named by {len(self.keys)} values ({', '.join(self.names)}), not by {key!r}")
+        hit = np.ones(len(self), bool)
+        for values, value in zip(self.keys, wanted, strict=True):
+            equal = np.asarray(values == value)
+            hit &= equal if equal.shape == hit.shape else False
+        if not hit.any():
+            labels = self.labels
+            near = did_you_mean(str(key), map(str, labels[:1000]))
+            raise KeyError(f"there is no group {key!r}.{near} Groups: {listed(labels)}")
+        return int(np.argmax(hit))
+
+
+@dataclass(frozen=True)
+class Order:
+    """Rows put in the order of their groups. order: (M,), row numbers; starts, sizes: (g,), where a group's begin in
+    `order`, and how many they are."""
+
+    order: np.ndarray
+    starts: np.ndarray
+    sizes: np.ndarray
+
+
+def sort_rows(codes: np.ndarray, g: int) -> Order:
+    """Rows by group, by a counting sort; rows with a negative code are left out."""
+    present = np.flatnonzero(codes >= 0) if len(codes) and codes.min() < 0 else None
+    used = codes if present is None else codes[present]
+    sizes = np.bincount(used, minlength=g)
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]) if g else np.zeros(0, np.int64)
+    if np.all(used[:-1] <= used[1:]):
+        order = np.arange(len(used))
+    else:
+        count = len(used)
+        # Transposing a sparse matrix with one entry a row is a stable counting sort in compiled code.
+        by_row = csr_array((np.arange(count), used, np.arange(count + 1)), shape=(count, g))
+        order = by_row.tocsc().data
+    return Order(order if present is None else present[order], starts, sizes)
+
+
+def factorize(labels: Any, names: Sequence[str] = ("group",)) -> Groups:
+    """Groups from labels: an array (N,) of any kind, or for several keys a sequence of arrays or an (N, k) array.
+
+    >>> from jaxglm.groups import factorize
+    >>> factorize(["b", "a", "b"]).codes.tolist()
+    [1, 0, 1]
+    """
+    columns = list(labels) if isinstance(labels, (tuple, list)) and len(labels) and np.ndim(labels[0]) == 1 else None
+    if columns is None:
+        array = _array(labels)
+        columns = [array] if array.ndim == 1 else list(array.T)
+    if len(names) != len(columns):
+        names = [f"{names[0]}_{i + 1}" for i in range(len(columns))] if len(columns) > 1 else ["group"]
+    return combine(names, *zip(*(_factorize_one(_array(column)) for column in columns), strict=True))
+
+
+def combine(names: Sequence[str], levels: Sequence[np.ndarray], codes: Sequence[np.ndarray]) -> Groups:
+    """Groups from factorised key columns: the combinations of levels that occur."""
+    if len(levels) == 1:
+        return Groups(tuple(names), (levels[0],), codes[0])
+    joint, missing = np.zeros(len(codes[0]), np.int64), np.zeros(len(codes[0]), bool)
+    for level, code in zip(levels, codes, strict=True):
+        joint = joint * max(1, len(level)) + np.maximum(code, 0)
+        missing |= code < 0
+    found, dense = _unique(joint[~missing])
+    combined = np.full(len(joint), -1, np.int64)
+    combined[~missing] = dense
+    keys = []
+    for level in reversed(levels):
+        keys.append(level[found % max(1, len(level))])
+        found = found // max(1, len(level))
+    return Groups(tuple(names), tuple(reversed(keys)), combined)
+
+
+def _array(labels: Any) -> np.ndarray:
+    array = np.asarray(labels)
+    if array.dtype.kind == "U" and not hasattr(labels, "dtype"):
+        array = np.asarray(labels, dtype=object)  # numpy turns [1, "a"] into text; keep what the user wrote
+    return array
+
+
+def _factorize_one(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted levels and codes of one key column."""
+    if values.ndim != 1:
+        raise ValueError(f"group labels must be one value a row, not an array of shape {values.shape}")
+    missing = _missing(values)
+    if missing is None:
+        return _unique(values)
+    codes = np.full(len(values), -1, np.int64)
+    levels, codes[~missing] = _unique(values[~missing])
+    return levels, codes
+
+
+def _missing(values: np.ndarray) -> np.ndarray | None:
+    if values.dtype.kind == "f":
+        missing = np.isnan(values)
+    elif values.dtype.kind in "mM":
+        missing = np.isnat(values)
+    elif values.dtype.kind == "O":
+        missing = np.array([value is None or value != value for value in values], bool)
+    else:
+        return None
+    return missing if missing.any() else None
+
+
+def _unique(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """np.unique with the inverse; integers of a small range by counting."""
+    if values.dtype.kind in "iu" and len(values):
+        low, high = int(values.min()), int(values.max())
+        if high - low <= 4 * len(values) + 1000:
+            shifted = (values - values.dtype.type(low)).astype(np.int64)
+            seen = np.bincount(shifted) > 0
+            return np.flatnonzero(seen).astype(values.dtype) + values.dtype.type(low), (np.cumsum(seen) - 1)[shifted]
+    try:
+        levels, codes = np.unique(values, return_inverse=True)
+    except TypeError:
+        kinds = sorted({type(value).__name__ for value in values})
+        raise TypeError(f"group labels of one column must be of one kind, to be sorted; these are {', '.join(kinds)}") from None
+    return levels, codes.reshape(-1).astype(np.int64)

@@ -1,0 +1,158 @@
+"""Many fits at once: `solve` mapped over blocks of fits.
+
+A `while_loop` under `vmap` runs until its slowest member stops, and every pass goes over the data of all members. So fits
+are taken in blocks that are small enough for a core's cache: a block's whole iteration runs there, and stops by itself.
+`lax.map` goes through the blocks in one compiled call. On a GPU one block holds as many fits as memory allows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxglm.family import Family
+from jaxglm.irls.options import IRLS
+from jaxglm.irls.problem import typed
+from jaxglm.irls.solution import Solution
+from jaxglm.irls.solve import Data, solve_data
+from jaxglm.links import ArrayLike
+from jaxglm.penalty import Ridge
+
+CACHE = 2**15  # numbers of own data in a block on a CPU, a quarter of a megabyte in float64
+MEMORY = 2**27  # the same on a GPU, where a block has to keep thousands of lanes busy
+PRODUCTS = 2**25  # a shared design stores the products of its column pairs while they are not more numbers than this
+
+
+def solve_many(
+    X: ArrayLike,
+    y: ArrayLike,
+    family: Family,
+    *,
+    weights: ArrayLike | None = None,
+    offset: ArrayLike | None = None,
+    penalty: Ridge | None = None,
+    start: ArrayLike | None = None,
+    options: IRLS = IRLS(),  # noqa: B008
+) -> Solution:
+    """Fit g generalized linear models.
+
+    X: (n, p), shared, or (g, n, p), each its own; y, weights, offset: (n,) or (g, n); penalty: `Ridge` with a strength
+    of shape (), (p,) or (g, p); start: (p,) or (g, p); the family's parameters: scalars or (g,). At least one of X, y,
+    weights, offset has the leading axis. Returns a `Solution` whose fields all have the leading axis g. A pure function
+    like `solve`, and differentiable like it. Raises ValueError on shapes that do not fit together.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxglm import families, irls
+    >>> X = jnp.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0], [1.0, 3.0]])
+    >>> counts = jnp.array([[1.0, 2.0, 3.0, 9.0], [0.0, 1.0, 1.0, 2.0]])
+    >>> irls.solve_many(X, counts, families.Poisson()).coefficients.shape
+    (2, 2)
+    """
+    X = jnp.asarray(X)
+    dtype = X.dtype if jnp.issubdtype(X.dtype, jnp.floating) else jnp.result_type(float)
+    X, y = X.astype(dtype), jnp.asarray(y, dtype)
+    rows = {"y": y, "weights": weights, "offset": offset}
+    rows = {name: None if value is None else jnp.asarray(value, dtype) for name, value in rows.items()}
+    g = number_of_fits(X.shape, {name: value.shape for name, value in rows.items() if value is not None})
+    if rows["weights"] is None:
+        rows["weights"] = jnp.ones(X.shape[-2], dtype)
+    strength = None if penalty is None else jnp.asarray(penalty.strength, dtype)
+    if strength is not None and strength.ndim < 2:
+        strength = jnp.broadcast_to(strength, X.shape[-1:])
+    data = Data(X, rows["y"], rows["weights"], rows["offset"], strength, typed(family, dtype), shared=shares(X.shape))
+    return solve_batch(data, None if start is None else jnp.asarray(start, dtype), g, options)
+
+
+def shares(shape: tuple[int, ...]) -> bool:
+    """Whether a design of this shape is shared and small enough for its products of columns."""
+    return len(shape) == 2 and shape[0] * shape[1] * (shape[1] + 1) // 2 <= PRODUCTS
+
+
+def number_of_fits(design: tuple[int, ...], rows: dict[str, tuple[int, ...]]) -> int:
+    """The leading axis g, from the shapes of X and of what goes by rows. Raises ValueError where they disagree."""
+    if len(design) not in (2, 3):
+        raise ValueError(f"X must have shape (n, p) or (g, n, p), not {design}")
+    n = design[-2]
+    leading = {"X": design[0]} if len(design) == 3 else {}
+    for name, shape in rows.items():
+        if len(shape) not in (1, 2) or shape[-1] != n:
+            hint = f" It looks transposed: pass {name}.T." if len(shape) == 2 and shape[0] == n else ""
+            raise ValueError(f"{name} must have shape ({n},) or (g, {n}), one value for each row of X, not {shape}.{hint}")
+        if len(shape) == 2:
+            leading[name] = shape[0]
+    if len(set(leading.values())) > 1:
+        sizes = ", ".join(f"{name} has {size}" for name, size in leading.items())
+        raise ValueError(f"the numbers of fits disagree: {sizes} along the leading axis")
+    if not leading:
+        raise ValueError("none of X, y, weights, offset has a leading axis of fits; for one fit call irls.solve")
+    return next(iter(leading.values()))
+
+
+def solve_batch(data: Data, start: Array | None, g: int, options: IRLS) -> Solution:
+    """Solve g fits, whose `data` have a leading axis wherever they have one more than one fit's would."""
+    axes = Data(
+        X=_axis(data.X, 2),
+        y=_axis(data.y, 1),
+        weights=_axis(data.weights, 1),
+        offset=_axis(data.offset, 1),
+        penalty=_axis(data.penalty, 1),
+        family=jax.tree.map(lambda leaf: _axis(leaf, 0), data.family),
+        own=_axis(data.own, 1),
+        shared=data.shared,
+    )
+    start_axis = _axis(start, 1)
+    if g == 0:
+        shapes = jax.eval_shape(lambda: solve_data(options, _take(data, axes, 0), _take(start, start_axis, 0)))
+        return jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape), leaf.dtype), shapes)
+    lanes = lanes_of(data, g)
+    blocks = -(-g // lanes)
+    # The last block begins earlier rather than being shorter; what it does again is left out below.
+    firsts = np.minimum(np.arange(blocks) * lanes, g - lanes)
+
+    def block(first: Array) -> Solution:
+        part, begin = _slice(data, axes, first, lanes), _slice(start, start_axis, first, lanes)
+        return jax.vmap(lambda d, s: solve_data(options, d, s), in_axes=(axes, start_axis))(part, begin)
+
+    found = jax.lax.map(block, jnp.asarray(firsts))
+    place = np.arange(g) + (lanes * blocks - g) * (np.arange(g) >= lanes * (blocks - 1))
+    return jax.tree.map(lambda leaf: leaf.reshape(blocks * lanes, *leaf.shape[2:])[place], found)
+
+
+def lanes_of(data: Data, g: int) -> int:
+    """How many fits make a block."""
+    n = data.X.shape[-2]
+    own = data.X.shape[-1] if data.X.ndim == 3 else 2
+    budget = CACHE if jax.default_backend() == "cpu" else MEMORY
+    fewest = 1 if data.X.ndim == 3 else 8
+    return max(1, min(g, max(fewest, budget // max(1, n * (own + 1)))))
+
+
+def _axis(value: Any, own: int) -> int | None:
+    """The axis of fits of an array that has `own` axes in one fit."""
+    return 0 if value is not None and value.ndim > own else None
+
+
+def _slice(tree: Any, axes: Any, first: Array, size: int) -> Any:
+    def part(axis: int | None, leaf: Array) -> Array:
+        return leaf if axis is None else jax.lax.dynamic_slice_in_dim(leaf, first, size)
+
+    return _with_axes(part, axes, tree)
+
+
+def _take(tree: Any, axes: Any, index: int) -> Any:
+    """One fit's part, as shapes only."""
+
+    def part(axis: int | None, leaf: Array) -> Any:
+        return jnp.zeros(leaf.shape if axis is None else leaf.shape[1:], leaf.dtype)
+
+    return _with_axes(part, axes, tree)
+
+
+def _with_axes(part: Any, axes: Any, tree: Any) -> Any:
+    leaves, structure = jax.tree.flatten(tree)
+    flat = structure.flatten_up_to(axes) if leaves else []
+    return structure.unflatten([part(axis, leaf) for axis, leaf in zip(flat, leaves, strict=True)])

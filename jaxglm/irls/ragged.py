@@ -1,0 +1,91 @@
+"""Fits of any sizes in one compiled program.
+
+The data of a call are `Tiles`: chunks of rows, with several fits side by side as lanes of a block. Where a block's chunks
+begin and how many they are is data, and so is the number of blocks: a loop over blocks runs each block's whole iteration
+and stops when the last block is done. `jaxglm.packing` makes the tiles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxglm.designs import Dense
+from jaxglm.family import Family
+from jaxglm.irls.options import IRLS
+from jaxglm.irls.problem import pose
+from jaxglm.irls.solution import Solution
+from jaxglm.irls.solve import solve_problem
+from jaxglm.rows import Chunks, Rows
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Tiles:
+    """T chunks of rows, of up to T blocks of lanes.
+
+    X: (T, lanes, p, rows); y, weights: (T, lanes, rows); offset likewise or None; scale: (T, lanes, p), by block, what
+    the columns have been divided by; first, count: (T,), the chunks of each block; owner: (T,), the block of each chunk;
+    n_blocks: how many blocks there are. Rows whose X is not finite must have a y of NaN and zeros in X.
+    """
+
+    X: Any
+    y: Any
+    weights: Any
+    offset: Any
+    scale: Any
+    first: Any
+    count: Any
+    owner: Any
+    n_blocks: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Lanes:
+    """What each fit has besides rows, with leading axes (T, lanes): its family's parameters, penalty and start (p,)."""
+
+    family: Family
+    penalty: Any = None
+    start: Any = None
+
+
+@partial(jax.jit, static_argnums=0)
+def solve_tiles(options: IRLS, tiles: Tiles, lanes: Lanes) -> Solution:
+    """Solve every block. All fields of the `Solution` have leading axes (T, lanes); beyond n_blocks they are zero."""
+    prepared = _prepare(tiles, lanes.family)
+
+    def fit(rows: Rows, chunks: Chunks, lane: Lanes, scale: Array) -> Solution:
+        part = Rows(rows.design, rows.y, rows.weights, rows.offset, chunks)
+        return solve_problem(pose(part, lane.family, scale, lane.penalty, lane.start), options)
+
+    def block(index: Any) -> Solution:
+        chunks = Chunks(tiles.first[index], tiles.count[index])
+        lane = jax.tree.map(lambda leaf: leaf[index], lanes)
+        # Every array of rows has its lanes second, after the chunks, so that a chunk of all lanes is one slice.
+        return jax.vmap(fit, in_axes=(1, None, 0, 0))(prepared, chunks, lane, tiles.scale[index])
+
+    total = tiles.first.shape[0]
+    shapes = jax.eval_shape(lambda: block(0))
+    empty = jax.tree.map(lambda leaf: jnp.zeros((total, *leaf.shape), leaf.dtype), shapes)
+
+    def next_block(index: Array, found: Solution) -> Solution:
+        return jax.tree.map(lambda out, leaf: out.at[index].set(leaf), found, block(index))
+
+    return jax.lax.fori_loop(0, tiles.n_blocks, next_block, empty)
+
+
+def _prepare(tiles: Tiles, family: Family) -> Rows:
+    """Sound rows in all chunks, each by the family of its lane."""
+    by_chunk = jax.tree.map(lambda leaf: leaf[tiles.owner], family)
+    rows = Rows(Dense(tiles.X), tiles.y, tiles.weights, tiles.offset)
+
+    def prepare(part: Rows, of_lane: Family) -> Rows:
+        return part.prepared(of_lane, jnp.zeros(part.y.shape, bool))
+
+    return jax.vmap(jax.vmap(prepare))(rows, by_chunk)

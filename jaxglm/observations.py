@@ -1,0 +1,114 @@
+"""The rows behind a result, in the user's order and shape: what row-wise quantities are computed from.
+
+Three shapes: rows that each belong to one group, (N,); rows that all fits share, (n, p) with (g, n) responses; and fits
+with rows of their own, (g, n, p). One fit is the first shape with one group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxglm.family import Family
+from jaxglm.limits import infinite_eta
+from jaxglm.packing import Crossed, Source, Stacked
+
+PIECE = 2**17  # rows worked on at a time
+
+
+@dataclass(frozen=True)
+class Observations:
+    """X: (N, p), (n, p) or (g, n, p); own: (g, n) or None, a last column of each fit's own; y, weights, offset: shapes
+    that broadcast to that of the rows, the latter two also None; codes: (N,) where each row belongs to one group, -1
+    where to none, else None; g: the number of groups."""
+
+    X: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray | None
+    offset: np.ndarray | None
+    codes: np.ndarray | None
+    g: int
+    own: np.ndarray | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of row-wise quantities."""
+        return self.codes.shape if self.codes is not None else (self.g, self.X.shape[-2])
+
+    def rows(self, values: np.ndarray | None, default: float) -> np.ndarray:
+        """y, weights or offset in the shape of the rows."""
+        return np.full(self.shape, default) if values is None else np.broadcast_to(values, self.shape)
+
+    def family(self, family: Family) -> Family:
+        """The family with its parameters broadcast against the rows."""
+
+        def by_row(leaf: Any) -> Any:
+            if np.ndim(leaf) == 0:
+                return leaf
+            return np.asarray(leaf)[np.maximum(self.codes, 0)] if self.codes is not None else np.asarray(leaf)[:, None]
+
+        return jax.tree.map(by_row, family)
+
+    def linear_predictor(self, coefficients: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """eta of every row, with the offset, infinite where the direction takes it there; aliased coefficients count as
+        zero. coefficients, direction: (g, p)."""
+        b = np.where(np.isnan(coefficients), 0.0, coefficients)
+        lost = np.isnan(coefficients).all(axis=1)
+        eta = np.empty(self.shape)
+        if self.codes is not None:
+            for begin in range(0, len(self.codes), PIECE):
+                part = slice(begin, begin + PIECE)
+                code = self.codes[part]
+                eta[part] = np.where((code < 0) | lost[code], np.nan, at_limit(self.X[part], b[code], direction[code]))
+        else:
+            for k in range(self.g):
+                X = self.X if self.X.ndim == 2 else self.X[k]
+                X = X if self.own is None else np.column_stack([X, self.own[k]])
+                eta[k] = np.nan if lost[k] else at_limit(X, b[k], direction[k])
+        return eta if self.offset is None else eta + self.offset
+
+    def source(self, sort: Any = None) -> Source:
+        """The rows as fitting wants them; sort: a `groups.Order` where there are codes."""
+        if sort is not None:
+            return Stacked(self.X, self.y, self.weights, self.offset, sort.order, sort.starts, sort.sizes)
+        n, g = self.X.shape[-2], self.g
+        if self.X.ndim == 2:
+            return Crossed(self.X, self.y, self.weights, self.offset, g, self.own)
+
+        def flat(values: np.ndarray | None) -> Any:
+            return None if values is None else np.broadcast_to(values, (g, n)).reshape(g * n)
+
+        starts, sizes = np.arange(g) * n, np.full(g, n)
+        return Stacked(
+            self.X.reshape(g * n, -1), flat(self.y), flat(self.weights), flat(self.offset), None, starts, sizes
+        )
+
+    def one(self, k: int) -> Observations:
+        """The rows of one group."""
+        if self.codes is not None:
+            inside = self.codes == k
+
+            def pick(values: np.ndarray | None) -> Any:
+                return None if values is None else np.broadcast_to(values, self.shape)[inside]
+
+            return Observations(self.X[inside], pick(self.y), pick(self.weights), pick(self.offset), self.codes[inside] * 0, 1)
+
+        def row(values: np.ndarray | None) -> Any:
+            return values if values is None or values.ndim < 2 else values[k]
+
+        X = self.X if self.X.ndim == 2 else self.X[k]
+        X = X if self.own is None else np.column_stack([X, self.own[k]])
+        codes = np.zeros(len(X), np.int64)
+        return replace(self, X=X, y=row(self.y), weights=row(self.weights), offset=row(self.offset), codes=codes, g=1, own=None)
+
+
+def at_limit(X: np.ndarray, coefficients: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """X b, infinite where the direction takes it there. X: (n, p); coefficients, direction: (p,) or (n, p)."""
+    eta = np.sum(X * coefficients, axis=-1)
+    if not direction.any():
+        return eta
+    way = infinite_eta(X, direction)
+    return np.where(way == 0, eta, np.copysign(np.inf, way))

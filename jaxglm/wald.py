@@ -1,0 +1,58 @@
+"""Wald inference: errors, statistics, p-values and intervals from estimates and their covariance.
+
+Where the dispersion is estimated, statistics follow t with the residual degrees of freedom; where it is known, the normal
+distribution, as R's `summary.glm`. p-values come with their decimal logarithms, since the strongest effects of a large
+table are smaller than the smallest float. Everything is NumPy and SciPy on arrays of any leading shape.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import special
+
+TINY = 1e-280  # below this a p-value is computed by its logarithm
+
+
+def standard_errors(covariance: np.ndarray) -> np.ndarray:
+    """Square roots of the diagonal, (..., p) for (..., p, p)."""
+    with np.errstate(invalid="ignore"):
+        return np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
+
+
+def p_values(statistics: np.ndarray, degrees: np.ndarray | None) -> np.ndarray:
+    """Two-sided p-values of t statistics with `degrees` of freedom, or of z statistics if these are None."""
+    size = -np.abs(statistics)
+    if degrees is None:
+        return 2.0 * special.ndtr(size)
+    degrees = np.where(np.asarray(degrees) > 0, degrees, np.nan)
+    return 2.0 * special.stdtr(degrees, size)
+
+
+def log10_p_values(statistics: np.ndarray, degrees: np.ndarray | None) -> np.ndarray:
+    """Decimal logarithms of `p_values`, which stay finite where these are zero."""
+    size = np.abs(statistics)
+    if degrees is None:
+        return (np.log(2.0) + special.log_ndtr(-size)) / np.log(10.0)
+    degrees = np.broadcast_to(np.where(np.asarray(degrees) > 0, degrees, np.nan), np.shape(size))
+    p = p_values(size, degrees)
+    with np.errstate(divide="ignore"):
+        out = np.log10(p)
+    tail = (p < TINY) & np.isfinite(size)
+    if np.any(tail):
+        # p = I_x(a, 1/2) with x = a / (a + t^2 / 2), by its hypergeometric form (DLMF 8.17.8).
+        a = degrees[tail] / 2.0
+        x = degrees[tail] / (degrees[tail] + size[tail] ** 2)
+        series = special.hyp2f1(a + 0.5, 1.0, a + 1.0, x)
+        log_p = a * np.log(x) + 0.5 * np.log1p(-x) - np.log(a) - special.betaln(a, 0.5) + np.log(series)
+        out = np.array(out)
+        out[tail] = log_p / np.log(10.0)
+    return out
+
+
+def quantile(level: float, degrees: np.ndarray | None) -> np.ndarray:
+    """Half the width of a two-sided interval, in standard errors. Raises ValueError for a level outside (0, 1)."""
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level must be between 0 and 1, such as 0.95, not {level!r}")
+    if degrees is None:
+        return np.asarray(special.ndtri(0.5 + level / 2.0))
+    return special.stdtrit(np.where(np.asarray(degrees) > 0, degrees, np.nan), 0.5 + level / 2.0)
