@@ -114,6 +114,8 @@ def _polars(name: str, values: Column) -> Any:
         codes = polars.Series(np.asarray(values.codes, dtype=np.int64))
         return labels.gather(codes.set(codes < 0, None))
     plain = values.spread() if isinstance(values, Encoded) else np.asarray(values)
+    if plain.dtype == np.dtype("datetime64[s]"):
+        plain = plain.astype("datetime64[ms]")  # polars has no seconds
     return polars.Series(name, plain.tolist() if plain.dtype == object else plain)
 
 

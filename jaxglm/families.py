@@ -31,6 +31,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import gammaln
@@ -387,3 +388,27 @@ def named(family: str | Family, link: str | Link | None = None, **parameters: An
     if key == "tweedie" and "power" not in parameters:
         raise ValueError("the tweedie family needs a power, for example families.Tweedie(power=1.5)")
     return _NAMED[key](link=link, **parameters)
+
+
+def arguments(family: Family) -> dict[str, Any] | None:
+    """How to make one of jaxglm's families again: `named(family, link, **parameters, **fixed)`, in which `exponent` is
+    that of a `links.Power`, and `parameters` are only named. None for a family or a link of one's own."""
+    variances = {functions["variance"]: variance for variance, functions in _QUASI.items()}
+    fixed, parameters = {}, sorted(family.parameters)
+    if family.name == "quasi":
+        fixed, parameters = {"variance": variances.get(family.variance) or f"mu^{family.parameters.get('power')}"}, []
+    exponent = family.link.parameters.get("exponent")
+    try:
+        link = family.link if exponent is None else links.Power(exponent)
+        again = named(
+            family.name,
+            links.named(link.name) if exponent is None else link,
+            **fixed,
+            **dict(family.parameters if parameters else {}),
+        )
+    except (ValueError, TypeError):
+        return None
+    if str(jax.tree.structure(again)) != str(jax.tree.structure(family)):
+        return None
+    exponent = None if exponent is None else float(exponent)
+    return {"family": family.name, "link": family.link.name, "exponent": exponent, "parameters": parameters, "fixed": fixed}

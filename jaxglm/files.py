@@ -21,6 +21,14 @@ from typing import Any, Literal, TypeAlias
 from jaxglm.errors import did_you_mean, listed
 from jaxglm.frames import frame
 
+try:
+    import pyarrow
+    import pyarrow.compute as compute
+    import pyarrow.csv as csv
+    import pyarrow.parquet as parquet
+except ImportError as error:
+    raise ImportError("files need pyarrow: pip install 'jaxglm-batched[tables]'") from error
+
 Format: TypeAlias = Literal["csv", "csv.gz", "parquet", "arrow"]
 
 ENDINGS: dict[str, Format] = {
@@ -74,8 +82,6 @@ def read(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> 
     wanted = None if columns is None else list(columns)
     with _clear_errors(path, form):
         if form == "parquet":
-            import pyarrow.parquet as parquet
-
             with parquet.ParquetFile(path) as file:
                 table = file.read(columns=wanted)
         elif form == "arrow":
@@ -90,13 +96,9 @@ def schema(path: str | os.PathLike[str]) -> list[str]:
     form = _checked(path)
     with _clear_errors(path, form):
         if form == "parquet":
-            import pyarrow.parquet as parquet
-
             return list(parquet.read_schema(path).names)
         if form == "arrow":
             return list(_arrow_file(path).schema.names)
-        import pyarrow.csv as csv
-
         with csv.open_csv(path) as reader:
             return list(reader.schema.names)
 
@@ -117,8 +119,6 @@ def _checked(path: str | os.PathLike[str]) -> Format:
 @contextlib.contextmanager
 def _clear_errors(path: str | os.PathLike[str], form: str) -> Iterator[None]:
     """What pyarrow says of a damaged file, in one line."""
-    import pyarrow
-
     try:
         yield
     except (pyarrow.ArrowException, OSError, EOFError) as error:
@@ -130,8 +130,6 @@ def _clear_errors(path: str | os.PathLike[str], form: str) -> Iterator[None]:
 
 def _arrow_file(path: str | os.PathLike[str]) -> Any:
     """A reader of Arrow's file format, or of its stream format."""
-    import pyarrow
-
     source = pyarrow.memory_map(os.fspath(path))
     if source.read(6) == b"ARROW1":
         return pyarrow.ipc.open_file(source)
@@ -140,9 +138,6 @@ def _arrow_file(path: str | os.PathLike[str]) -> Any:
 
 
 def _read_csv(path: str | os.PathLike[str], columns: list[str] | None) -> Any:
-    import pyarrow
-    import pyarrow.csv as csv
-
     types: dict[str, Any] = {}
     names = schema(path)
     while True:
@@ -191,19 +186,18 @@ def write(table: Any, path: str | os.PathLike[str]) -> None:
             temporary.unlink()
 
 
+def write_csv(table: Any, sink: Any) -> None:
+    """Writes any table as CSV to an open binary file."""
+    csv.write_csv(_plain(frame(table, "the table to write").to_arrow()), sink)
+
+
 def _write_as(data: Any, path: Path, form: Format) -> None:
-    import pyarrow
-
     if form == "parquet":
-        import pyarrow.parquet as parquet
-
         parquet.write_table(data, path)
     elif form == "arrow":
         with pyarrow.OSFile(os.fspath(path), "wb") as sink, pyarrow.ipc.new_file(sink, data.schema) as writer:
             writer.write_table(data)
     else:
-        import pyarrow.csv as csv
-
         compression = "gzip" if form == "csv.gz" else None
         with pyarrow.output_stream(os.fspath(path), compression=compression) as sink:
             csv.write_csv(_plain(data), sink)
@@ -211,9 +205,6 @@ def _write_as(data: Any, path: Path, form: Format) -> None:
 
 def _plain(data: Any) -> Any:
     """Dictionaries spread out, and NaN as an empty cell, for CSV."""
-    import pyarrow
-    import pyarrow.compute as compute
-
     for i, field in enumerate(data.schema):
         column = data.column(i)
         if pyarrow.types.is_dictionary(field.type):

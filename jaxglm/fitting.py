@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxglm.family import Family
@@ -31,7 +32,7 @@ from jaxglm.irls.ragged import Lanes, solve_tiles
 from jaxglm.irls.solution import Solution
 from jaxglm.irls.solve import Data
 from jaxglm.limits import put_limits
-from jaxglm.packing import EMPTY, Call, Crossed, Layout, Source, Stacked, gather, owners, per_lane, plan, reweighted, tiles
+from jaxglm.packing import EMPTY, Call, Crossed, Layout, Stacked, gather, owners, per_lane, plan, reweighted, tiles
 from jaxglm.separation import Separated, decide, polish
 from jaxglm.status import Status
 from jaxglm.task import Task
@@ -168,14 +169,14 @@ def _fast_crossed(task: Task, found: Solution, groups: np.ndarray, progress: Pro
     for begin in range(0, len(groups), size):
         members = groups[begin : begin + size]
         index = np.concatenate([members, np.full(size - len(members), members[0])])
-        _store(
-            found,
-            members,
-            jax.tree.map(lambda leaf, k=len(members): np.asarray(leaf)[:k], _crossed(task, index, options, dtype)),
-        )
+        _store(found, members, _first_of(_crossed(task, index, options, dtype), len(members)))
         if progress:
             progress(begin + len(members), len(groups))
         yield members
+
+
+def _first_of(solution: Solution, count: int) -> Solution:
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], solution)
 
 
 def _crossed(task: Task, index: np.ndarray, options: IRLS, dtype: Any) -> Solution:
@@ -228,7 +229,8 @@ def _sides(family: Family, rows: Stacked) -> np.ndarray:
     owner = owners(rows)
     by_row = jax.tree.map(lambda leaf: leaf if np.ndim(leaf) == 0 else leaf[owner], family)
     present = np.asarray(rows.weights > 0)
-    return np.where(present, np.asarray(toward_infinity(typed(by_row, np.float64), np.where(present, rows.y, 0.5))), 0.0)
+    y = jnp.asarray(np.where(present, rows.y, 0.5))
+    return np.where(present, np.asarray(toward_infinity(typed(by_row, np.float64), y)), 0.0)
 
 
 def _prove(task: Task, found: Solution, group: int, rows: Stacked, side: np.ndarray, place: int) -> Separated:

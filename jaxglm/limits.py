@@ -41,8 +41,6 @@ def put_limits(
     owner, moved = owners(rows), np.concatenate([proof.moved for proof in proofs])
     failed = found.status[groups] == Status.STEP_FAILED
     kept = ~np.isnan(found.coefficients[groups]) | failed[:, None]
-    assert rows.weights is not None
-    present = rows.weights > 0
     rest = reweighted(rows, np.where(moved, 0.0, rows.weights), np.where(kept[owner], rows.X, 0.0))
     inner = fit(task.subset(rest, groups))
     direction = np.stack([proof.direction for proof in proofs])
@@ -55,19 +53,15 @@ def put_limits(
     np.maximum.at(farthest, owner[moving], change[moving])
     push = np.minimum(FAR / nearest, FARTHEST / farthest)
     base = np.where(np.isnan(inner.coefficients), 0.0, inner.coefficients)
-    finite_failed = np.isin(inner.status, (Status.STEP_FAILED, Status.INVALID_DATA))
+    lost = np.isin(inner.status, (Status.STEP_FAILED, Status.INVALID_DATA))
+    diverging = kept & ~determined & (direction != 0)
     pushed = base + push[:, None] * direction
-    sign = np.where(
-        direction != 0, np.sign(direction), np.where(inner.infinite != 0, inner.infinite, np.sign(found.coefficients[groups]))
-    )
-    pushed = np.where(np.sign(pushed) == sign, pushed, sign * np.maximum(np.abs(pushed), FAR))
-    infinite = np.where(kept & ~determined, np.nan_to_num(sign), 0.0).astype(np.int64)
-    alone = kept & determined & finite_failed[:, None]
+    pushed = np.where(pushed * direction > 0, pushed, np.sign(direction) * np.maximum(np.abs(pushed), FAR))
+    alone = kept & determined & lost[:, None]
 
     complete = inner.status == Status.NO_DATA
     deviance = np.where(complete, 0.0, inner.deviance)
     degrees, inner_degrees = found.n_obs[groups] - kept.sum(axis=1), inner.n_obs - inner.rank
-    n_obs = found.n_obs[groups]
     if task.family.dispersion is None:
         chi_square = np.where(inner_degrees > 0, inner.dispersion * inner_degrees, 0.0)
         dispersion = np.where(degrees > 0, chi_square / np.maximum(degrees, 1), np.nan)
@@ -77,18 +71,16 @@ def put_limits(
     unknown = ~determined | ~kept
     covariance = np.where(unknown[:, :, None] | unknown[:, None, :], np.nan, inner.covariance * ratio[:, None, None])
 
-    found.coefficients[groups] = np.where(~kept | alone, np.nan, np.where(kept & ~determined, pushed, base))
+    found.coefficients[groups] = np.where(~kept | alone, np.nan, np.where(diverging, pushed, base))
     found.covariance[groups] = covariance
     found.deviance[groups] = deviance
-    found.log_likelihood[groups] = _log_likelihood(
-        task.subset(rows, groups).family, rows, owner, present, base, direction, deviance
-    )
+    family = task.subset(rows, groups).family
+    found.log_likelihood[groups] = _log_likelihood(family, rows, owner, base, direction, deviance)
     found.dispersion[groups] = dispersion
     found.rank[groups] = kept.sum(axis=1)
-    found.n_obs[groups] = n_obs
     found.n_iterations[groups] += inner.n_iterations
     found.status[groups] = Status.SEPARATED
-    found.infinite[groups] = infinite
+    found.infinite[groups] = np.where(diverging, np.sign(direction), 0.0).astype(np.int64)
     found.direction[groups] = direction
 
 
@@ -108,13 +100,12 @@ def _log_likelihood(
     family: Family,
     rows: Stacked,
     owner: np.ndarray,
-    present: np.ndarray,
     coefficients: np.ndarray,
     direction: np.ndarray,
     deviance: np.ndarray,
 ) -> np.ndarray:
     """The limit of the log-likelihood of each group."""
-    assert rows.weights is not None
+    present = rows.weights > 0
     y, weights = np.where(present, rows.y, 0.5), np.where(present, rows.weights, 1.0)
     eta = np.sum(rows.X * coefficients[owner], axis=1) + (0.0 if rows.offset is None else np.where(present, rows.offset, 0.0))
     way = infinite_eta(rows.X, direction[owner])

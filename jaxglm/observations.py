@@ -82,9 +82,7 @@ class Observations:
             return None if values is None else np.broadcast_to(values, (g, n)).reshape(g * n)
 
         starts, sizes = np.arange(g) * n, np.full(g, n)
-        return Stacked(
-            self.X.reshape(g * n, -1), flat(self.y), flat(self.weights), flat(self.offset), None, starts, sizes
-        )
+        return Stacked(self.X.reshape(g * n, -1), flat(self.y), flat(self.weights), flat(self.offset), None, starts, sizes)
 
     def one(self, k: int) -> Observations:
         """The rows of one group."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxglm.irls.ragged import Tiles
 
-CALLS = (16, 128, 1024)  # the values of T; a group that needs more gets the next power of two
+ROWS = (2**15, 2**18)  # of lanes x rows x T: how T is chosen; a group that needs more gets the next power of two
 EMPTY = -1  # a lane without a group
 
 
@@ -35,7 +35,9 @@ class Picked:
 class Source(Protocol):
     """Rows of groups, wherever they lie."""
 
-    p: int
+    @property
+    def p(self) -> int:
+        """The number of columns."""
 
     @property
     def sizes(self) -> np.ndarray:
@@ -52,7 +54,7 @@ class Stacked:
 
     X: np.ndarray
     y: np.ndarray
-    weights: np.ndarray | None
+    weights: Any
     offset: np.ndarray | None
     order: np.ndarray | None
     starts: np.ndarray
@@ -156,15 +158,20 @@ def plan(sizes: np.ndarray, groups: np.ndarray, layout: Layout) -> Iterator[Call
     begin = 0
     while begin < n_blocks:
         used = ends[begin - 1] if begin else 0
-        room = max(CALLS[-1], int(counts[begin]))
+        room = max(_sizes(layout)[-1], int(counts[begin]))
         end = int(np.searchsorted(ends, used + room, side="right"))
         yield _call(layout, table[begin:end], counts[begin:end])
         begin = end
 
 
+def _sizes(layout: Layout) -> list[int]:
+    """The values that T takes."""
+    return [max(1, rows // (layout.lanes * layout.rows)) for rows in ROWS]
+
+
 def _call(layout: Layout, table: np.ndarray, counts: np.ndarray) -> Call:
     need = int(counts.sum())
-    total = next((size for size in CALLS if need <= size), 1 << (need - 1).bit_length())
+    total = next((size for size in _sizes(layout) if need <= size), 1 << (need - 1).bit_length())
     n_blocks = len(table)
     groups = np.full((total, layout.lanes), EMPTY, np.int64)
     groups[:n_blocks] = table
@@ -192,9 +199,8 @@ def tiles(source: Source, call: Call, dtype: Any, scaled: bool) -> Tiles:
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and its row invalid
         X[:used] = np.moveaxis(picked.X, -1, -2)
     y = np.where(weights == 0, 0.0, picked.y)
-    broken = ~np.isfinite(X[:used].sum(axis=2))
-    if broken.any():
-        broken = ~np.isfinite(X[:used]).all(axis=2)
+    if not np.isfinite(X[:used].sum()):
+        broken = np.asarray(~np.isfinite(X[:used]).all(axis=2))
         y = np.where(broken, np.nan, y)
         X[:used] = np.where(broken[:, :, None, :], 0.0, X[:used])
     scale = np.ones((total, layout.lanes, source.p), dtype)

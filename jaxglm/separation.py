@@ -19,12 +19,13 @@ import numpy as np
 
 MOVED = 1e-8  # of the largest move: what is less belongs to rows that the direction leaves alone
 BLIND = 1e-10  # relative singular value below which rows do not determine a combination of coefficients
+ROUNDING = 1e-12  # of the largest component: what is less is zero
 
 
 @dataclass(frozen=True)
 class Separated:
     """One group's proof. direction: (p,), zero if there is none; moved: (n,), the rows that it moves; determined: (p,),
-    the coefficients that the other rows determine."""
+    the coefficients that the other rows determine. One that is neither determined nor moved may have any value."""
 
     direction: np.ndarray
     moved: np.ndarray
@@ -49,6 +50,7 @@ def polish(X: np.ndarray, side: np.ndarray, free: np.ndarray, direction: np.ndar
     moved = np.abs(change) > MOVED * np.max(np.abs(change), initial=0.0)
     blind = _null_space(scaled[~moved], free)
     exact = blind @ (blind.T @ start)
+    exact[np.abs(exact) <= ROUNDING * np.max(np.abs(exact), initial=0.0)] = 0.0
     along = side[moved] * (scaled[moved] @ exact)
     if not moved.any() or along.min() <= 0 or not np.all(np.isfinite(exact)):
         return Separated(np.zeros_like(direction), np.zeros(len(X), bool), np.ones(len(free), bool))
@@ -93,7 +95,7 @@ def _null_space(X: np.ndarray, free: np.ndarray) -> np.ndarray:
     columns = np.flatnonzero(free)
     inside = X[:, columns]
     if len(inside) > len(columns):
-        inside = np.linalg.qr(inside, mode="r")
+        inside = np.asarray(np.linalg.qr(inside, mode="r"))
     _, values, right = np.linalg.svd(inside, full_matrices=True)
     rank = int(np.sum(values > BLIND * np.max(values, initial=1.0)))
     basis = np.zeros((X.shape[1], len(columns) - rank))

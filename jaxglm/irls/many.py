@@ -137,8 +137,8 @@ def _axis(value: Any, own: int) -> int | None:
 
 
 def _slice(tree: Any, axes: Any, first: Array, size: int) -> Any:
-    def part(axis: int | None, leaf: Array) -> Array:
-        return leaf if axis is None else jax.lax.dynamic_slice_in_dim(leaf, first, size)
+    def part(axis: int | None, leaf: Any) -> Any:
+        return leaf if axis is None or leaf is None else jax.lax.dynamic_slice_in_dim(leaf, first, size)
 
     return _with_axes(part, axes, tree)
 
@@ -146,13 +146,11 @@ def _slice(tree: Any, axes: Any, first: Array, size: int) -> Any:
 def _take(tree: Any, axes: Any, index: int) -> Any:
     """One fit's part, as shapes only."""
 
-    def part(axis: int | None, leaf: Array) -> Any:
-        return jnp.zeros(leaf.shape if axis is None else leaf.shape[1:], leaf.dtype)
+    def part(axis: int | None, leaf: Any) -> Any:
+        return None if leaf is None else jnp.zeros(leaf.shape if axis is None else leaf.shape[1:], leaf.dtype)
 
     return _with_axes(part, axes, tree)
 
 
 def _with_axes(part: Any, axes: Any, tree: Any) -> Any:
-    leaves, structure = jax.tree.flatten(tree)
-    flat = structure.flatten_up_to(axes) if leaves else []
-    return structure.unflatten([part(axis, leaf) for axis, leaf in zip(flat, leaves, strict=True)])
+    return jax.tree.map(part, axes, tree, is_leaf=lambda axis: axis is None)

@@ -15,11 +15,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxglm.designs import HIGHEST, Constant
-from jaxglm.family import Family
 from jaxglm.irls.loop import State, optimise
 from jaxglm.irls.normal import NORMAL, Algebra
 from jaxglm.irls.options import IRLS
-from jaxglm.irls.problem import Problem, pose
+from jaxglm.irls.problem import Problem
 from jaxglm.irls.working import where_present, working
 from jaxglm.links import Mean
 from jaxglm.rows import Rows, Totals, fold
@@ -40,20 +39,20 @@ class Solution:
     the factorization could not be trusted, and the fit has to be made with IRLS(factorization="orthogonal").
     """
 
-    coefficients: Array
-    covariance: Array
-    deviance: Array
-    null_deviance: Array
-    log_likelihood: Array
-    dispersion: Array
-    rank: Array
-    n_obs: Array
-    spans_constant: Array
-    n_iterations: Array
-    status: Array
-    infinite: Array
-    direction: Array
-    doubtful: Array
+    coefficients: Any
+    covariance: Any
+    deviance: Any
+    null_deviance: Any
+    log_likelihood: Any
+    dispersion: Any
+    rank: Any
+    n_obs: Any
+    spans_constant: Any
+    n_iterations: Any
+    status: Any
+    infinite: Any
+    direction: Any
+    doubtful: Any
 
 
 @jax.tree_util.register_dataclass
@@ -160,7 +159,7 @@ def null_intercept(problem: Problem, options: IRLS) -> Array | None:
 
 def conclude(problem: Problem, algebra: Algebra, options: IRLS, state: State) -> Solution:
     """The solution that a final state stands for, in the user's terms."""
-    keep, p = state.keep, problem.scale.shape[0]
+    keep = state.keep
     found = statistics(problem, algebra, state.coefficients, keep, null_intercept(problem, options))
     status = state.status
     separated = status == Status.SEPARATED

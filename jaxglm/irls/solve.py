@@ -38,13 +38,13 @@ class Data:
     own: (n,), a last column that is this fit's own; shared: whether X is that of many fits, which then share its work.
     """
 
-    X: Array
-    y: Array
-    weights: Array
-    offset: Array | None
-    penalty: Array | None
+    X: Any
+    y: Any
+    weights: Any
+    offset: Any
+    penalty: Any
     family: Family
-    own: Array | None = None
+    own: Any = None
     shared: bool = field(default=False, metadata=STATIC)
 
     def problem(self, start: Array | None = None) -> Problem:
@@ -109,10 +109,14 @@ def solve(
     return solve_data(options, data, start)
 
 
-@partial(jax.jit, static_argnums=0)  # so that a second call does not compile again; it is transparent to transformations
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
+@partial(jax.jit, static_argnums=0)  # a second call does not compile again; transformations see through it
 def solve_data(options: IRLS, data: Data, start: Array | None) -> Solution:
     """Solve one fit, with derivatives."""
+    return _solve(options, data, start)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _solve(options: IRLS, data: Data, start: Array | None) -> Solution:
     return solve_problem(data.problem(start), options)
 
 
@@ -133,10 +137,10 @@ def solve_problem(problem: Problem, options: IRLS) -> Solution:
     return jax.lax.while_loop(lambda solution: solution.doubtful, again, fast)
 
 
-@solve_data.__wrapped__.defjvp
+@_solve.defjvp
 def _solve_jvp(options: IRLS, primals: tuple[Data, Array | None], tangents: tuple[Data, Any]) -> tuple[Solution, Solution]:
     (data, start), (data_dot, _) = primals, tangents
-    solution = solve_data(options, data, start)
+    solution = _solve(options, data, start)
     aliased = jnp.isnan(solution.coefficients)
     coefficients = jnp.where(aliased, 0.0, solution.coefficients)
     score_dot = jax.jvp(lambda d: _score(d, coefficients), (data,), (data_dot,))[1]

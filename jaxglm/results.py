@@ -1,0 +1,372 @@
+"""What a call gives back: one fit, or many with a leading axis.
+
+`GLMResults` holds the solution and orchestrates; numbers are made by functions over arrays in `wald`, `residuals`,
+`prediction`, and tables in `tables`. Conventions are R's, see the README.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxglm import prediction, storage, summary, tables, wald
+from jaxglm.family import Family
+from jaxglm.groups import Groups
+from jaxglm.irls.solution import Solution
+from jaxglm.observations import Observations
+from jaxglm.residuals import RowQuantities, means, require_type, row_quantities
+from jaxglm.status import Status
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a result remembers of the table it came from.
+
+    kind: what kind of table to give back; data: the user's table, None after loading; design: makes the columns of new
+    data; by: key columns; offset, exposure: names of columns, or None; used: (N,), the rows that were not dropped, None
+    if all were; levels: the two labels of a text response.
+    """
+
+    kind: Any
+    data: Any
+    design: Any
+    by: tuple[str, ...] = ()
+    offset: str | None = None
+    exposure: str | None = None
+    used: np.ndarray | None = None
+    levels: tuple[Any, Any] | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GLMResults:
+    """The result of `jaxglm.glm`, `fit` and `scan`.
+
+    With many fits, every array has a leading axis g; with one, there is none and scalars are plain. p coefficients.
+
+    >>> import jaxglm
+    >>> fit = jaxglm.fit([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0], [1.0, 3.0]], [1, 2, 3, 9], family="poisson")
+    >>> fit.coefficients.round(4).tolist(), fit.status.label
+    ([-0.0632, 0.7333], 'converged')
+    """
+
+    solution: Solution
+    model: Family
+    names: list[str]
+    keys: Groups | None
+    dropped: np.ndarray
+    observations: Observations | None
+    table: Table | None = None
+    n_unassigned: int = 0
+
+    @property
+    def many(self) -> bool:
+        """Whether there is a leading axis."""
+        return self.keys is not None
+
+    def _squeezed(self, values: Any) -> Any:
+        if self.many:
+            return values
+        first = np.asarray(values)[0]
+        return first.item() if np.ndim(first) == 0 else first
+
+    def __len__(self) -> int:
+        return len(self.solution.status)
+
+    @property
+    def groups(self) -> Any:
+        """The keys, sorted: an array, or with several key columns a list of tuples; None for one fit."""
+        return None if self.keys is None else self.keys.labels
+
+    @property
+    def family(self) -> Family:
+        """The family, its parameters one a fit if they were given so."""
+        return self.model
+
+    @property
+    def coefficients(self) -> np.ndarray:
+        """(p,): the estimates, NaN where aliased."""
+        return self._squeezed(self.solution.coefficients)
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """(p, p): of the estimates; NaN where aliased or infinite."""
+        return self._squeezed(self.solution.covariance)
+
+    @property
+    def standard_errors(self) -> np.ndarray:
+        """(p,): square roots of the covariance's diagonal."""
+        return self._squeezed(wald.standard_errors(self.solution.covariance))
+
+    @property
+    def deviance(self) -> Any:
+        """Twice the gap to the saturated log-likelihood, at dispersion 1."""
+        return self._squeezed(self.solution.deviance)
+
+    @property
+    def null_deviance(self) -> Any:
+        """The deviance of the null model: the intercept with the offset, or eta = offset without an intercept."""
+        return self._squeezed(self.solution.null_deviance)
+
+    @property
+    def log_likelihood(self) -> Any:
+        """With R's constants; NaN for quasi and Tweedie families."""
+        return self._squeezed(self.solution.log_likelihood)
+
+    @property
+    def n_parameters(self) -> Any:
+        """What AIC and BIC count: independent coefficients, and an estimated dispersion."""
+        return self._squeezed(self.solution.rank + int(self.model.counts_dispersion))
+
+    @property
+    def aic(self) -> Any:
+        """Akaike's criterion, as R's `AIC`."""
+        count = self.solution.rank + int(self.model.counts_dispersion)
+        return self._squeezed(-2.0 * self.solution.log_likelihood + 2.0 * count)
+
+    @property
+    def bic(self) -> Any:
+        """Schwarz's criterion, with the logarithm of the number of rows of positive weight."""
+        count = self.solution.rank + int(self.model.counts_dispersion)
+        size = np.log(np.maximum(self.solution.n_obs, 1))
+        return self._squeezed(-2.0 * self.solution.log_likelihood + size * count)
+
+    @property
+    def dispersion(self) -> Any:
+        """Pearson's statistic over the residual degrees of freedom, or the number where it is known."""
+        return self._squeezed(self.solution.dispersion)
+
+    @property
+    def theta(self) -> Any:
+        """The negative binomial's theta; NaN for other families."""
+        theta = self.model.parameters.get("theta", np.nan)
+        return self._squeezed(np.broadcast_to(np.asarray(theta, float), (len(self),)))
+
+    @property
+    def df_residual(self) -> Any:
+        """Rows of positive weight less independent coefficients."""
+        return self._squeezed(self.solution.n_obs - self.solution.rank)
+
+    @property
+    def df_null(self) -> Any:
+        """Rows of positive weight, less one where the null model has an intercept."""
+        return self._squeezed(np.maximum(self.solution.n_obs - self.solution.spans_constant, 0))
+
+    @property
+    def rank(self) -> Any:
+        """Independent columns; 0 where there are no estimates."""
+        return self._squeezed(self.solution.rank)
+
+    @property
+    def n_obs(self) -> Any:
+        """Rows of positive weight."""
+        return self._squeezed(self.solution.n_obs)
+
+    @property
+    def n_iterations(self) -> Any:
+        """Accepted steps."""
+        return self._squeezed(self.solution.n_iterations)
+
+    @property
+    def n_dropped(self) -> Any:
+        """Rows left out for missing values."""
+        return self._squeezed(self.dropped)
+
+    @property
+    def status(self) -> Any:
+        """Integers of `jaxglm.Status`; for one fit a `Status`."""
+        return self.solution.status if self.many else Status(int(self.solution.status[0]))
+
+    @property
+    def converged(self) -> Any:
+        """Whether the status is CONVERGED."""
+        return self._squeezed(self.solution.status == Status.CONVERGED)
+
+    @property
+    def infinite(self) -> np.ndarray:
+        """(p,): the direction -1, 0 or 1 in which a coefficient diverges."""
+        return self._squeezed(self.solution.infinite)
+
+    @property
+    def method(self) -> Any:
+        """How the estimates were made."""
+        return self._squeezed(np.full(len(self), "irls"))
+
+    def _degrees(self) -> np.ndarray | None:
+        """Degrees of freedom of t statistics (g, 1), None where they are z."""
+        return (self.solution.n_obs - self.solution.rank)[:, None] if self.model.dispersion is None else None
+
+    @property
+    def statistics(self) -> np.ndarray:
+        """(p,): estimates over their errors; t where the dispersion is estimated, else z."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self._squeezed(self.solution.coefficients / wald.standard_errors(self.solution.covariance))
+
+    @property
+    def p_values(self) -> np.ndarray:
+        """(p,): two-sided."""
+        return self._squeezed(wald.p_values(np.atleast_2d(self.statistics), self._degrees()))
+
+    @property
+    def log10_p_values(self) -> np.ndarray:
+        """(p,): decimal logarithms of the p-values, which do not underflow."""
+        return self._squeezed(wald.log10_p_values(np.atleast_2d(self.statistics), self._degrees()))
+
+    def conf_int(self, level: float = 0.95) -> np.ndarray:
+        """(p, 2): Wald intervals, on the scale of the coefficients. Raises ValueError for a level outside (0, 1)."""
+        half = wald.quantile(level, self._degrees()) * wald.standard_errors(self.solution.covariance)
+        center = self.solution.coefficients
+        return self._squeezed(np.stack([center - half, center + half], axis=-1))
+
+    def _rows(self) -> Observations:
+        if self.observations is None:
+            raise ValueError(
+                "this result was loaded from a file, which holds no rows; what is computed row by row is not there. "
+                "Use predict(new) with the rows, or fit again"
+            )
+        return self.observations
+
+    def _in_rows(self, values: np.ndarray) -> np.ndarray:
+        """In the user's rows, NaN where they were dropped."""
+        if not self.many and self._rows().codes is None:
+            values = values[0]
+        if self.table is None or self.table.used is None:
+            return values
+        full = np.full((*values.shape[:-1], len(self.table.used)), np.nan)
+        full[..., self.table.used] = values
+        return full
+
+    def _eta(self) -> np.ndarray:
+        return self._rows().linear_predictor(self.solution.coefficients, self.solution.direction)
+
+    def _quantities(self) -> RowQuantities:
+        rows = self._rows()
+        offset = rows.rows(rows.offset, 0.0)
+        return row_quantities(
+            rows.family(self.model), rows.rows(rows.y, 0.0), rows.rows(rows.weights, 1.0), self._eta(), offset
+        )
+
+    @property
+    def linear_predictor(self) -> np.ndarray:
+        """eta of every row, with the offset; infinite where a separated group takes it there."""
+        return self._in_rows(self._eta())
+
+    @property
+    def fitted(self) -> np.ndarray:
+        """The mean of every row."""
+        rows = self._rows()
+        return self._in_rows(means(rows.family(self.model), self._eta()))
+
+    def residuals(self, type: str = "deviance") -> np.ndarray:
+        """Of every row: "deviance", "pearson", "response" or "working", as R's `residuals.glm`."""
+        require_type(type)
+        return self._in_rows(getattr(self._quantities(), type))
+
+    @property
+    def working_response(self) -> np.ndarray:
+        """R's z = eta - offset + (y - mu) deta/dmu of every row."""
+        return self._in_rows(self._quantities().working_response)
+
+    @property
+    def working_weights(self) -> np.ndarray:
+        """Prior weight times (dmu/deta)^2 / V(mu) of every row."""
+        return self._in_rows(self._quantities().working_weights)
+
+    def predict(
+        self, new: Any, type: str = "response", groups: Any = None, offset: Any = None, exposure: Any = None
+    ) -> np.ndarray:
+        """The mean ("response") or eta ("link") for new rows.
+
+        new: a table (then key, offset and exposure columns are found in it), or columns X (m, p), or (g, m, p) for fits
+        with designs of their own. groups: the group of each row; without it every group predicts every row, (g, m).
+        Raises KeyError for unknown groups and ValueError for unseen levels.
+        """
+        request = prediction.request(self, new, groups, offset, exposure)
+        return prediction.point(self, request, type)
+
+    def prediction(
+        self,
+        new: Any,
+        type: str = "response",
+        groups: Any = None,
+        offset: Any = None,
+        exposure: Any = None,
+        level: float = 0.95,
+    ) -> prediction.Prediction:
+        """Like `predict`, with standard errors and a Wald interval made on the scale of eta."""
+        request = prediction.request(self, new, groups, offset, exposure)
+        return prediction.with_errors(self, request, type, level)
+
+    def tidy(self, level: float = 0.95, exponentiate: bool = False) -> Any:
+        """A table with a row for every group and term, in the kind of table the data came in."""
+        return tables.tidy(self, level, exponentiate)
+
+    def glance(self) -> Any:
+        """A table with a row for every group."""
+        return tables.glance(self)
+
+    def augment(self) -> Any:
+        """The user's rows with fitted values, residuals and so on."""
+        return tables.augment(self)
+
+    def summary(self) -> str:
+        """What a person would want to read first."""
+        return summary.text(self)
+
+    def __repr__(self) -> str:
+        return summary.short(self)
+
+    def __getitem__(self, key: Any) -> GLMResults:
+        """One group's result, by its key, or by position where there are no keys. Raises KeyError with a hint."""
+        if self.keys is None:
+            raise TypeError("this is one fit, not many; there is nothing to index")
+        position = key.__index__() if self._by_position(key) else self.keys.position(key)
+        return self.one(position)
+
+    def _by_position(self, key: Any) -> bool:
+        assert self.keys is not None
+        if self.keys.names != ("fit",):
+            return False
+        if not hasattr(key, "__index__") or not -len(self) <= key < len(self):
+            raise KeyError(f"there is no fit {key!r}; there are {len(self)}, from 0 on")
+        return True
+
+    def one(self, position: int) -> GLMResults:
+        """The result at a position of the leading axis."""
+        position = position % len(self)
+        observations = None if self.observations is None else self.observations.one(position)
+        table = self.table
+        if table is not None:
+            table = replace(table, data=None, used=None, by=())
+        return GLMResults(
+            solution=jax.tree.map(lambda leaf: leaf[position : position + 1], self.solution),
+            model=jax.tree.map(lambda leaf: leaf if np.ndim(leaf) == 0 else np.asarray(leaf)[position], self.model),
+            names=self.names,
+            keys=None,
+            dropped=self.dropped[position : position + 1],
+            observations=observations,
+            table=table,
+        )
+
+    def save(self, path: Any) -> None:
+        """Write everything but the rows to a file, to be read by `jaxglm.load`."""
+        storage.save(self, path)
+
+
+def finish(
+    solution: Solution,
+    model: Family,
+    names: Sequence[str],
+    keys: Groups | None,
+    dropped: np.ndarray,
+    observations: Observations,
+    table: Table | None = None,
+) -> GLMResults:
+    """The result of a call, and its one warning about fits that did not converge."""
+    unassigned = 0 if keys is None else keys.n_missing
+    result = GLMResults(solution, model, list(names), keys, dropped, observations, table, unassigned)
+    summary.warn(result)
+    return result

@@ -1,0 +1,137 @@
+"""Results in files: everything but the rows.
+
+One NumPy archive of arrays, with the names in JSON. A formula's design holds functions of the formula, which Python can
+only pickle, so load only files that you trust; a formula runs Python code in any case.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxglm import families, links
+from jaxglm.family import Family
+from jaxglm.groups import Groups
+from jaxglm.irls.solution import Solution
+
+FORMAT = 1
+
+
+def save(result: Any, path: Any) -> None:
+    """Write a result, atomically. Raises OSError where the path cannot be written."""
+    path = Path(path)
+    family = result.family
+    meta = {
+        "format": FORMAT,
+        "names": list(result.names),
+        "family": families.arguments(family),
+        "keys": None if result.keys is None else list(result.keys.names),
+        "n_unassigned": int(result.n_unassigned),
+    }
+    arrays = {f"solution_{f.name}": getattr(result.solution, f.name) for f in dataclasses.fields(Solution)}
+    arrays["dropped"] = result.dropped
+    arrays |= {f"family_{name}": np.asarray(value) for name, value in family.parameters.items()}
+    if result.keys is not None:
+        for i, key in enumerate(result.keys.keys):
+            arrays[f"key_{i}"], meta[f"key_{i}"] = _plain(key)
+    table = result.table
+    if table is not None:
+        meta["table"] = {"by": list(table.by), "offset": table.offset, "exposure": table.exposure, "kind": str(table.kind)}
+        meta["levels"] = None if table.levels is None else [str(level) for level in table.levels]
+        if table.design is not None:
+            arrays["design"] = np.frombuffer(table.design.to_bytes(), np.uint8)
+    arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    draft = path.with_name(path.name + ".part")
+    try:
+        with open(draft, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def load(path: Any, family: Family | None = None) -> Any:
+    """Read a result that `GLMResults.save` wrote.
+
+    family: needed where it was one of your own, which a file cannot hold. The rows are not in the file: what is computed
+    row by row raises ValueError; `predict` works. Raises FileNotFoundError, and ValueError for other files.
+    """
+    from jaxglm.results import GLMResults, Table
+
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        meta = json.loads(arrays["meta"].tobytes())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no file {str(path)!r}") from None
+    except Exception as error:
+        raise ValueError(f"{str(path)!r} is not a result that jaxglm saved, or it is damaged ({error})") from None
+    if meta["format"] != FORMAT:
+        raise ValueError(f"{str(path)!r} was written by another version of jaxglm (format {meta['format']}); fit again")
+    keys = None
+    if meta["keys"] is not None:
+        columns = tuple(_restored(arrays[f"key_{i}"], meta[f"key_{i}"]) for i in range(len(meta["keys"])))
+        keys = Groups(tuple(meta["keys"]), columns, np.zeros(0, np.int64))
+    table = None
+    if "table" in meta:
+        from jaxglm import formula, frames
+
+        design = formula.Spec.from_bytes(arrays["design"].tobytes()) if "design" in arrays else None
+        about = meta["table"]
+        table = Table(
+            kind=frames.Kind(about["kind"]),
+            data=None,
+            design=design,
+            by=tuple(about["by"]),
+            offset=about["offset"],
+            exposure=about["exposure"],
+            levels=None if meta["levels"] is None else (meta["levels"][0], meta["levels"][1]),
+        )
+    return GLMResults(
+        solution=Solution(**{f.name: arrays[f"solution_{f.name}"] for f in dataclasses.fields(Solution)}),
+        model=_family(meta, arrays) if family is None else family,
+        names=meta["names"],
+        keys=keys,
+        dropped=arrays["dropped"],
+        observations=None,
+        table=table,
+        n_unassigned=meta["n_unassigned"],
+    )
+
+
+def _family(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Family:
+    about = meta["family"]
+    if about is None:
+        raise ValueError("the result was made with a family of your own; give it: jaxglm.load(path, family=...)")
+    parameters = {name: _number(arrays[f"family_{name}"]) for name in about["parameters"]}
+    link = links.Power(about["exponent"]) if about["exponent"] is not None else links.named(about["link"])
+    return families.named(about["family"], link, **parameters, **about["fixed"])
+
+
+def _number(values: np.ndarray) -> Any:
+    return values.item() if values.ndim == 0 else values
+
+
+def _plain(key: np.ndarray) -> tuple[np.ndarray, str]:
+    """A key column as an array that needs no pickle, and what it was."""
+    if key.dtype.kind != "O":
+        return key, "array"
+    if all(isinstance(value, str) for value in key):
+        return np.asarray(key, dtype=np.str_), "text"
+    return np.frombuffer(
+        json.dumps([value if isinstance(value, (int, float, bool)) else str(value) for value in key]).encode(), np.uint8
+    ), "json"
+
+
+def _restored(values: np.ndarray, kind: str) -> np.ndarray:
+    if kind == "array":
+        return values
+    items = values.tolist() if kind == "text" else json.loads(values.tobytes())
+    out = np.empty(len(items), object)
+    out[:] = items
+    return out

@@ -1,0 +1,109 @@
+"""Results as tables, in broom's terms: `tidy` by term, `glance` by group, `augment` by row.
+
+Columns are made here as arrays and turned into the user's kind of table by `frames`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jaxglm.status import Status
+
+SCALARS = (
+    "n_obs", "n_dropped", "rank", "df_residual", "df_null", "deviance", "null_deviance", "log_likelihood", "aic", "bic",
+    "dispersion", "theta", "n_iterations", "converged", "method", "status",
+)  # fmt: skip
+
+
+def tidy_columns(result: Any, level: float, exponentiate: bool) -> dict[str, Any]:
+    """The columns of `tidy`, each of length g * p."""
+    from jaxglm import frames
+
+    g, p = len(result), len(result.names)
+    estimate, interval = np.atleast_2d(result.coefficients), np.reshape(result.conf_int(level), (g, p, 2))
+    if exponentiate:
+        with np.errstate(over="ignore"):
+            estimate, interval = np.exp(estimate), np.exp(interval)
+    columns = _keys(result, p)
+    columns["term"] = frames.Encoded(np.tile(np.arange(p), g), list(result.names))
+    columns["estimate"] = estimate
+    columns["std_error"] = result.standard_errors
+    columns["statistic"] = result.statistics
+    columns["p_value"] = result.p_values
+    columns["log10_p"] = result.log10_p_values
+    columns["conf_low"], columns["conf_high"] = interval[..., 0], interval[..., 1]
+    columns = {name: np.reshape(value, -1) if isinstance(value, np.ndarray) else value for name, value in columns.items()}
+    columns["status"] = _status(result, p)
+    return columns
+
+
+def tidy(result: Any, level: float, exponentiate: bool) -> Any:
+    """See `GLMResults.tidy`. exponentiate: estimates and intervals, not errors, as broom does."""
+    return _build(result, tidy_columns(result, level, exponentiate))
+
+
+def glance(result: Any) -> Any:
+    """See `GLMResults.glance`."""
+    columns = _keys(result, 1)
+    for name in SCALARS:
+        columns[name] = _status(result, 1) if name == "status" else np.atleast_1d(getattr(result, name))
+    return _build(result, columns)
+
+
+def augment(result: Any) -> Any:
+    """See `GLMResults.augment`."""
+    from jaxglm import frames
+
+    quantities = {
+        "fitted": result.fitted,
+        "linear_predictor": result.linear_predictor,
+        "residual_deviance": result.residuals("deviance"),
+        "residual_pearson": result.residuals("pearson"),
+        "residual_response": result.residuals("response"),
+        "residual_working": result.residuals("working"),
+        "working_weight": result.working_weights,
+    }
+    if result.table is not None and result.table.data is not None and result.observations.codes is not None:
+        return frames.with_columns(frames.frame(result.table.data), quantities)
+    rows = result._rows()
+    X = np.broadcast_to(rows.X, (*rows.shape, rows.X.shape[-1]))
+    if rows.own is not None:
+        X = np.concatenate([X, rows.own[..., None]], axis=-1)
+    columns: dict[str, Any] = {}
+    if result.many:
+        codes = rows.codes if rows.codes is not None else np.repeat(np.arange(len(result)), rows.shape[1])
+        columns = {name: _labelled(key, codes) for name, key in zip(result.keys.names, result.keys.keys, strict=True)}
+    columns |= {name: X[..., j] for j, name in enumerate(result.names)}
+    columns |= {"y": rows.rows(rows.y, 0.0), "weight": rows.rows(rows.weights, 1.0), "offset": rows.rows(rows.offset, 0.0)}
+    if result.table is not None and result.table.used is not None:
+        quantities = {name: value[..., result.table.used] for name, value in quantities.items()}
+    return _build(result, {name: np.reshape(value, -1) for name, value in (columns | quantities).items()})
+
+
+def _labelled(key: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Each row's key, missing where it has none."""
+    if codes.min(initial=0) >= 0:
+        return key[codes]
+    values = key[np.maximum(codes, 0)].astype(object)
+    values[codes < 0] = None
+    return values
+
+
+def _keys(result: Any, repeat: int) -> dict[str, Any]:
+    if result.keys is None:
+        return {}
+    return {name: np.repeat(key, repeat) for name, key in zip(result.keys.names, result.keys.keys, strict=True)}
+
+
+def _status(result: Any, repeat: int) -> Any:
+    from jaxglm import frames
+
+    return frames.Encoded(np.repeat(result.solution.status, repeat), [status.label for status in Status])
+
+
+def _build(result: Any, columns: dict[str, Any]) -> Any:
+    from jaxglm import frames
+
+    return frames.build(columns, result.table.kind if result.table is not None else frames.Kind.PANDAS)
