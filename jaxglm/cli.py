@@ -83,7 +83,7 @@ def _keep_compiled() -> None:
     """Keep compiled programs between runs, in the user's cache folder, unless the user has said where."""
     import jax
 
-    if jax.config.read("jax_compilation_cache_dir") is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         jax.config.update("jax_compilation_cache_dir", os.path.join(home, "jaxglm"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
@@ -213,7 +213,7 @@ def run_info(arguments: argparse.Namespace) -> int:
         except importlib.metadata.PackageNotFoundError:
             print(f"{name:11} not installed")
     print(f"devices     {', '.join(f'{device.device_kind} ({device.platform})' for device in jax.devices())}")
-    print(f"compiled    kept in {jax.config.read('jax_compilation_cache_dir')}")
+    print(f"compiled    kept in {jax.config.values['jax_compilation_cache_dir']}")
     return 0
 
 

@@ -55,7 +55,7 @@ class Data(NamedTuple):
     coefficients: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A family with its link; eta = coefficients[0] + coefficients[1] x + coefficients[2] z, |x| <= 1 and z in {0, 1};
     draw(rng, mu, weights): responses with these means."""
@@ -155,13 +155,13 @@ BY_NAME = {case.name: case for case in CASES}
 # A fit takes seconds to compile; the solver sees a family only through its score, weight and deviance, which are checked
 # for all. So fits are made of every family once, of every link once, and of those that are known to be hard.
 _SOLVED = """
-gaussian-identity gaussian-inverse gaussian-power binomial-logit binomial-probit binomial-cauchit binomial-log
-binomial-cloglog binomial-loglog poisson-log poisson-identity poisson-sqrt gamma-inverse gamma-log
+gaussian-identity gaussian-inverse binomial-logit binomial-probit binomial-cauchit binomial-log binomial-cloglog poisson-log poisson-identity poisson-sqrt gamma-inverse gamma-log
 inverse_gaussian-inverse_squared inverse_gaussian-log negative_binomial-log tweedie-log quasi-mu^0.5-sqrt own-softplus
 """
 SOLVED = tuple(BY_NAME[name] for name in _SOLVED.split())
 
 
+@functools.cache
 def simulate(case: Case, seed: int = 0) -> Data:
     """Draw a data set for a case. Weights are whole numbers: trials for proportions, from 1 to 3 for others."""
     rng = np.random.default_rng([seed, *case.name.encode()])
@@ -169,7 +169,7 @@ def simulate(case: Case, seed: int = 0) -> Data:
     weights = rng.integers(8, 20, N).astype(float) if case.trials else rng.integers(1, 4, N).astype(float)
     offset = rng.uniform(-0.05, 0.05, N)
     b = np.array(case.coefficients)
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.ensure_compile_time_eval():
         mu = np.asarray(case.family.link.mean(jnp.asarray(X @ b + offset)).mu)
     return Data(X, case.draw(rng, mu, weights), weights, offset, b)
 
@@ -178,9 +178,8 @@ def every_family() -> list[Family]:
     """All families with all their links, with several shape parameters and exponents of the power link."""
     found = [case.family for case in CASES]
     for link in families._LINKS["quasi"]:
-        chosen = links.Power(-1.5) if link == "power" else link
-        found += [families.Quasi("constant", chosen), families.Quasi("mu(1-mu)", chosen)]
-    found += [families.Quasi(variance, "log") for variance in ("mu", "mu^2", "mu^3", "mu^1.3", "mu^0.5", "mu^0")]
+        found.append(families.Quasi("mu(1-mu)", links.Power(-1.5) if link == "power" else link))
+    found += [families.Quasi(variance, "log") for variance in ("mu", "mu^2", "mu^3", "mu^1.3", "mu^0")]
     found += [families.Poisson(links.Power(k)) for k in (0.5, -0.5, 2.0)]
     found += [families.NegativeBinomial(theta) for theta in (0.3, 1e6, np.inf)]
     found += [families.Tweedie(power) for power in (1.0, 2.0, 3.0)]

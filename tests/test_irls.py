@@ -14,7 +14,7 @@ from jaxglm.penalty import Ridge
 from jaxglm.status import Status
 
 CHOLESKY, ORTHOGONAL = IRLS(factorization="cholesky"), IRLS(factorization="orthogonal")
-ONE_EACH = ("gaussian-inverse", "binomial-probit", "poisson-identity", "inverse_gaussian-log", "negative_binomial-log")
+ONE_EACH = ("gaussian-inverse", "binomial-probit", "negative_binomial-log")
 
 
 def fit(case, data, options=CHOLESKY, **changes):
@@ -103,9 +103,8 @@ def test_factorizations_agree(x64, name):
     np.testing.assert_allclose(fast.log_likelihood, accurate.log_likelihood, rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["poisson-sqrt", "gamma-inverse"])
-def test_offsets_starts_and_expected_information(x64, name):
-    case = BY_NAME[name]
+def test_offsets_starts_and_expected_information(x64):
+    case = BY_NAME["poisson-sqrt"]
     data = simulate(case)
     plain = fit(case, data)
     shift = np.array([0.1, 0.02, -0.03])
