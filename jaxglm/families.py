@@ -21,8 +21,7 @@ Each is a function that returns a `Family`. One of your own needs a variance fun
 1.0
 
 Sources: McCullagh and Nelder, Generalized Linear Models (1989), chapter 2; R's `family`, MASS's `negative.binomial`,
-statmod's `tweedie`. Log-likelihoods carry R's constants, so that AIC agrees with R; where R rounds a binomial response
-to whole successes, ours uses the gamma function and so agrees wherever the response is whole.
+statmod's `tweedie`.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
-from jax.scipy.special import gammaln
 
-from jaxglm import links
+from jaxglm import links, log_likelihoods
 from jaxglm.deviances import gamma_deviance, power_deviance, relative_entropy
 from jaxglm.errors import did_you_mean
 from jaxglm.family import Family
@@ -44,12 +43,6 @@ from jaxglm.links import POSITIVE, UNIT, ArrayLike, Interval, Link, Mean
 
 NONNEGATIVE = Interval(0.0, lower_included=True)
 PROPORTION = Interval(0.0, 1.0, lower_included=True, upper_included=True)
-
-
-def _gaussian_log_likelihood(y: Array, mean: Mean, weights: Array, dispersion: ArrayLike) -> Array:
-    residual = weights * (y - mean.mu) ** 2
-    scaled = jnp.where(residual > 0, residual / dispersion, 0.0)  # a perfect fit has dispersion 0
-    return -0.5 * (jnp.log(2.0 * math.pi * dispersion) - jnp.log(weights) + scaled)
 
 
 def _binomial_deviance(y: Array, mean: Mean) -> Array:
@@ -60,27 +53,12 @@ def _binomial_score(y: Array, mean: Mean) -> Array:
     return y * mean.dlog_mu - (1.0 - y) * mean.dlog_complement
 
 
-def _binomial_log_likelihood(y: Array, mean: Mean, weights: Array, dispersion: ArrayLike) -> Array:
-    successes, failures = weights * y, weights * (1.0 - y)
-    choose = gammaln(weights + 1.0) - gammaln(successes + 1.0) - gammaln(failures + 1.0)
-    return choose + _times_log(successes, mean.log_mu) + _times_log(failures, mean.log_complement)
-
-
-def _times_log(count: Array, log_value: Array) -> Array:
-    """count * log_value, 0 where count is 0 whatever the logarithm."""
-    return jnp.where(count > 0, count * jnp.where(count > 0, log_value, 0.0), 0.0)
-
-
 def _poisson_deviance(y: Array, mean: Mean) -> Array:
     return 2.0 * relative_entropy(y, mean.mu, mean.log_mu)
 
 
 def _poisson_score(y: Array, mean: Mean) -> Array:
     return y * mean.dlog_mu - mean.dmu_deta
-
-
-def _poisson_log_likelihood(y: Array, mean: Mean, weights: Array, dispersion: ArrayLike) -> Array:
-    return weights * (_times_log(y, mean.log_mu) - mean.mu - gammaln(y + 1.0))
 
 
 def _gamma_deviance(y: Array, mean: Mean) -> Array:
@@ -91,19 +69,8 @@ def _gamma_score(y: Array, mean: Mean) -> Array:
     return (y - mean.mu) / mean.mu * mean.dlog_mu
 
 
-def _gamma_log_likelihood(y: Array, mean: Mean, weights: Array, dispersion: ArrayLike) -> Array:
-    shape = 1.0 / dispersion
-    scaled = y / mean.mu
-    return weights * (shape * (jnp.log(shape) + jnp.log(scaled) - scaled) - jnp.log(y) - gammaln(shape))
-
-
 def _inverse_gaussian_deviance(y: Array, mean: Mean) -> Array:
     return ((y - mean.mu) / mean.mu) ** 2 / y
-
-
-def _inverse_gaussian_log_likelihood(y: Array, mean: Mean, weights: Array, dispersion: ArrayLike) -> Array:
-    deviance = _inverse_gaussian_deviance(y, mean)
-    return -0.5 * weights * (jnp.log(2.0 * math.pi * dispersion) + 3.0 * jnp.log(y) + deviance / dispersion)
 
 
 def _negative_binomial_deviance(y: Array, mean: Mean, theta: ArrayLike) -> Array:
@@ -127,27 +94,6 @@ def _negative_binomial_weight(mean: Mean, theta: ArrayLike) -> Array:
 
 def _negative_binomial_start(y: Array, weights: Array, theta: ArrayLike) -> Array:
     return jnp.where(y == 0, 1.0 / 6.0, y)
-
-
-def _negative_binomial_log_likelihood(y: Array, mean: Mean, weights: Array, dispersion: ArrayLike, theta: ArrayLike) -> Array:
-    finite = jnp.isfinite(theta)
-    theta = jnp.where(finite, theta, 1.0) * jnp.ones_like(y)
-    mixed = _log_rising(y, theta) - gammaln(y + 1.0) + _times_log(y, mean.log_mu) - (y + theta) * jnp.log1p(mean.mu / theta)
-    return jnp.where(finite, weights * mixed, _poisson_log_likelihood(y, mean, weights, dispersion))
-
-
-def _log_rising(y: Array, theta: Array) -> Array:
-    """lgamma(y + theta) - lgamma(theta) - y log(theta), by Stirling's series where the difference would cancel."""
-    large = theta >= 30.0
-    big = jnp.where(large, theta, 30.0)
-
-    def correction(x: Array) -> Array:
-        square = 1.0 / (x * x)
-        return (1.0 / 12.0 - square * (1.0 / 360.0 - square * (1.0 / 1260.0 - square / 1680.0))) / x
-
-    stirling = (big + y - 0.5) * jnp.log1p(y / big) - y + correction(big + y) - correction(big)
-    small = jnp.where(large, 1.0, theta)
-    return jnp.where(large, stirling, gammaln(y + small) - gammaln(small) - y * jnp.log(small))
 
 
 def _tweedie_deviance(y: Array, mean: Mean, power: ArrayLike) -> Array:
@@ -225,7 +171,7 @@ _POWER = {
 _QUASI = {"constant": _CONSTANT, "mu": _POISSON, "mu(1-mu)": _BINOMIAL, "mu^2": _GAMMA, "mu^3": _INVERSE_GAUSSIAN}
 
 _ANY = ("identity", "log", "logit", "probit", "cauchit", "cloglog", "loglog", "inverse", "inverse_squared", "sqrt", "power")
-_LINKS = {
+LINKS = {
     "gaussian": ("identity", "log", "inverse", "power"),
     "binomial": ("logit", "probit", "cauchit", "log", "cloglog", "loglog", "identity"),
     "poisson": ("log", "identity", "sqrt", "power"),
@@ -240,7 +186,7 @@ _LINKS = {
 
 
 def _build(name: str, link: str | Link | None, functions: Mapping[str, Any], **changes: Any) -> Family:
-    allowed = _LINKS[name]
+    allowed = LINKS[name]
     chosen = links.named(allowed[0] if link is None else link)
     # A link of the user's own is the user's business; of ours, only those that make sense for the family.
     if chosen.name not in allowed and chosen.name in _ANY:
@@ -250,7 +196,7 @@ def _build(name: str, link: str | Link | None, functions: Mapping[str, Any], **c
 
 def Gaussian(link: str | Link | None = None) -> Family:
     """Normal responses, V(mu) = 1, dispersion estimated. Links: identity, log, inverse, Power."""
-    return _build("gaussian", link, _CONSTANT, log_likelihood=_gaussian_log_likelihood, likelihood_rows="rows")
+    return _build("gaussian", link, _CONSTANT, log_likelihood=log_likelihoods.gaussian, likelihood_rows="rows")
 
 
 def Binomial(link: str | Link | None = None) -> Family:
@@ -258,22 +204,22 @@ def Binomial(link: str | Link | None = None) -> Family:
 
     Links: logit, probit, cauchit, log, cloglog, loglog, identity.
     """
-    return _build("binomial", link, _BINOMIAL, log_likelihood=_binomial_log_likelihood, dispersion=1.0)
+    return _build("binomial", link, _BINOMIAL, log_likelihood=log_likelihoods.binomial, dispersion=1.0)
 
 
 def Poisson(link: str | Link | None = None) -> Family:
     """Counts, V(mu) = mu, dispersion 1. Links: log, identity, sqrt, Power."""
-    return _build("poisson", link, _POISSON, log_likelihood=_poisson_log_likelihood, dispersion=1.0)
+    return _build("poisson", link, _POISSON, log_likelihood=log_likelihoods.poisson, dispersion=1.0)
 
 
 def Gamma(link: str | Link | None = None) -> Family:
     """Positive responses, V(mu) = mu^2, dispersion estimated. Links: inverse, identity, log, Power."""
-    return _build("gamma", link, _GAMMA, log_likelihood=_gamma_log_likelihood)
+    return _build("gamma", link, _GAMMA, log_likelihood=log_likelihoods.gamma)
 
 
 def InverseGaussian(link: str | Link | None = None) -> Family:
     """Positive responses, V(mu) = mu^3, dispersion estimated. Links: inverse_squared, inverse, identity, log."""
-    return _build("inverse_gaussian", link, _INVERSE_GAUSSIAN, log_likelihood=_inverse_gaussian_log_likelihood)
+    return _build("inverse_gaussian", link, _INVERSE_GAUSSIAN, log_likelihood=log_likelihoods.inverse_gaussian)
 
 
 def NegativeBinomial(theta: Any = None, link: str | Link | None = None) -> Family:
@@ -287,7 +233,7 @@ def NegativeBinomial(theta: Any = None, link: str | Link | None = None) -> Famil
             "NegativeBinomial needs a theta: estimating it is not available yet. Give a number, one value a fit, "
             "or the name of a column, for example NegativeBinomial(theta=2.0)"
         )
-    _require_shape("theta", theta, lambda value: value > 0, "positive")
+    theta = _shape_parameter("theta", theta, lambda value: value > 0, "positive")
     return _build(
         "negative_binomial",
         link,
@@ -297,7 +243,7 @@ def NegativeBinomial(theta: Any = None, link: str | Link | None = None) -> Famil
         score=_negative_binomial_score,
         weight=_negative_binomial_weight,
         start=_negative_binomial_start,
-        log_likelihood=_negative_binomial_log_likelihood,
+        log_likelihood=log_likelihoods.negative_binomial,
         dispersion=1.0,
         parameters={"theta": theta},
     )
@@ -309,7 +255,7 @@ def Tweedie(power: Any, link: str | Link | None = None) -> Family:
     power: a number, one a fit, or the name of a column. From 2 upwards, responses must be positive. The likelihood has
     no closed form: log-likelihood, AIC and BIC are NaN.
     """
-    _require_shape(
+    power = _shape_parameter(
         "power", power, lambda value: value >= 1, "at least 1 (below 1 there is no such distribution; 0 is Gaussian)"
     )
     return _build("tweedie", link, _POWER, parameters={"power": power})
@@ -344,9 +290,13 @@ def QuasiPoisson(link: str | Link | None = None) -> Family:
     return _build("quasipoisson", link, _POISSON)
 
 
-def _require_shape(name: str, value: Any, valid: Callable[[Any], Any], what: str) -> None:
-    if isinstance(value, (int, float)) and not valid(value):
+def _shape_parameter(name: str, value: Any, valid: Callable[[Any], Any], what: str) -> Any:
+    """A number, an array or the name of a column, checked where it is known; lists and columns become arrays."""
+    if isinstance(value, (list, tuple)) or hasattr(value, "to_numpy"):
+        value = np.asarray(value, np.float64)
+    if isinstance(value, (int, float, np.ndarray, np.number)) and not np.all(valid(value)):
         raise ValueError(f"{name} must be {what}, not {value!r}")
+    return value
 
 
 _NAMED: dict[str, Callable[..., Family]] = {

@@ -122,6 +122,8 @@ def _in_threads(task: Task, work: Callable[[Any], Any], items: list[Any]) -> Ite
     if len(items) < 2 or cores < 2 or (task.device or jax.devices()[0]).platform != "cpu":
         yield from map(work, items)
         return
+    yield work(items[0])  # alone, so that its program is compiled once and not by every thread
+    items = items[1:]
     with ThreadPoolExecutor(min(cores, len(items))) as pool:
         ahead = [pool.submit(work, item) for item in items[: 2 * cores]]
         for index in range(len(items)):

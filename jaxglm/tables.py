@@ -12,8 +12,8 @@ import numpy as np
 from jaxglm.status import Status
 
 SCALARS = (
-    "n_obs", "n_dropped", "rank", "df_residual", "df_null", "deviance", "null_deviance", "log_likelihood", "aic", "bic",
-    "dispersion", "theta", "n_iterations", "converged", "method", "status",
+    "deviance", "null_deviance", "log_likelihood", "aic", "bic", "dispersion", "theta", "df_residual", "df_null", "rank",
+    "n_obs", "n_iterations", "status", "converged", "method", "n_dropped",
 )  # fmt: skip
 
 
