@@ -117,8 +117,7 @@ def check_family(family: Family, responses: ArrayLike | None = None, eta: ArrayL
     as a table. Raises TypeError for what is not a `Family`, ValueError if no value given is valid for it.
 
     >>> from dataclasses import replace
-    >>> from jaxglm import families
-    >>> from jaxglm.check import check_family
+    >>> from jaxglm import check_family, families
     >>> bool(check_family(families.Poisson()))
     True
     >>> check_family(replace(families.Poisson(), variance=lambda mu: mu**2)).failures

@@ -177,9 +177,9 @@ def _logit_exact(eta: Array) -> dict[str, Array]:
 
 
 def _normal_tail(x: Array) -> tuple[Array, Array]:
-    """log Phi(x) and phi(x) / Phi(x). Below a cut, where Phi nears underflow, by its asymptotic series (Abramowitz
-    and Stegun 26.2.12); the first term left out is below the rounding unit at the cut."""
-    cut = -30.0 if x.dtype == jnp.float64 else -10.0
+    """log Phi(x) and phi(x) / Phi(x). Below a cut, where the square of Phi nears underflow, by its asymptotic series
+    (Abramowitz and Stegun 26.2.12); the first term left out is below the rounding unit at the cut."""
+    cut = -25.0 if x.dtype == jnp.float64 else -8.0
     far = x < cut
     tail = jnp.where(far, x, 2.0 * cut)
     body = jnp.where(far, 0.0, x)
@@ -236,9 +236,9 @@ def _cloglog_exact(eta: Array) -> dict[str, Array]:
         "mu": mu,
         "complement": jnp.exp(-hazard),
         "dmu_deta": hazard * jnp.exp(-hazard),
-        "log_mu": jnp.where(small, eta, jnp.log(-jnp.expm1(-safe))),
+        "log_mu": jnp.where(small, eta, _log_one_minus_exp(-safe)),
         "log_complement": -hazard,
-        "dlog_mu": jnp.where(small, 1.0, safe / jnp.expm1(safe)),
+        "dlog_mu": jnp.where(small, 1.0, safe * jnp.exp(-safe) / -jnp.expm1(-safe)),
         "dlog_complement": hazard,
     }
 
@@ -259,12 +259,13 @@ def _loglog_exact(eta: Array) -> dict[str, Array]:
 def _power_exact(eta: Array, exponent: ArrayLike) -> dict[str, Array]:
     mu = eta ** (1.0 / exponent)
     slope = 1.0 / (exponent * eta)
-    return {"mu": mu, "dmu_deta": mu * slope, "log_mu": jnp.log(eta) / exponent, "dlog_mu": slope}
+    log_mu = jnp.log(eta) / exponent
+    return {"mu": mu, "dmu_deta": mu * slope, "complement": -jnp.expm1(log_mu), "log_mu": log_mu, "dlog_mu": slope}
 
 
 def _inverse_exact(eta: Array) -> dict[str, Array]:
     mu = 1.0 / eta
-    return {"mu": mu, "dmu_deta": -mu * mu, "log_mu": -jnp.log(eta), "dlog_mu": -mu}
+    return {"mu": mu, "dmu_deta": -mu * mu, "complement": (eta - 1.0) / eta, "log_mu": -jnp.log(eta), "dlog_mu": -mu}
 
 
 def _inverse_squared_exact(eta: Array) -> dict[str, Array]:
@@ -335,7 +336,9 @@ def _power_inverse(eta: ArrayLike, exponent: ArrayLike) -> Array:
 
 
 def Power(exponent: float) -> Link:
-    """The link eta = mu ** exponent, for positive means (R's `power`). Exponent 0 is `log`, exponent 1 `identity`.
+    """The link eta = mu ** exponent, for positive means. Exponent 0 is `log`, exponent 1 `identity`.
+
+    R's `power` is the log link for every negative exponent; this one is what it says.
 
     >>> from jaxglm import links
     >>> float(links.Power(0.5)(9.0))
@@ -354,7 +357,7 @@ def Power(exponent: float) -> Link:
         exact=_power_exact,
         means=POSITIVE,
         etas=POSITIVE,
-        infinite_at=(0.0,),
+        infinite_at=() if isinstance(exponent, float) and exponent > 0 else (0.0,),
         parameters={"exponent": exponent},
     )
 

@@ -27,5 +27,8 @@ class Ridge:
     strength: Any
 
     def diagonal(self, p: int, dtype: Any) -> Array:
-        """The strengths of p coefficients."""
-        return jnp.broadcast_to(jnp.asarray(self.strength, dtype), (p,))
+        """The strengths of p coefficients. Raises ValueError for another length."""
+        strength = jnp.asarray(self.strength, dtype)
+        if strength.shape not in ((), (p,)):
+            raise ValueError(f"the penalty's strength must have shape () or ({p},), one a coefficient, not {strength.shape}")
+        return jnp.broadcast_to(strength, (p,))

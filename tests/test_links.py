@@ -30,7 +30,8 @@ def exact_cloglog(eta):
     mu, complement = -np.expm1(-hazard), np.exp(-hazard)
     with np.errstate(over="ignore"):
         dlog = np.where(hazard > 1e-4000, hazard / np.expm1(hazard), 1.0)
-    log_mu = np.where(eta < -40, eta, np.log(mu))
+    likely = np.log1p(-np.where(hazard > 1, complement, 0.0))
+    log_mu = np.where(eta < -40, eta, np.where(hazard > 1, likely, np.log(mu)))
     return mu, complement, hazard * complement, log_mu, -hazard, dlog, hazard
 
 

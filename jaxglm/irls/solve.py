@@ -79,6 +79,14 @@ def gather_data(
     return Data(jnp.asarray(X, dtype), rows["y"], rows["weights"], rows.get("offset"), strength, typed(family, dtype))
 
 
+def _coefficients(name: str, values: ArrayLike, data: Data) -> Array:
+    """Coefficients given by the user. Raises ValueError for another length."""
+    values, p = jnp.asarray(values, data.X.dtype), data.X.shape[1]
+    if values.shape != (p,):
+        raise ValueError(f"{name} must have shape ({p},), one for each column of X, not {values.shape}")
+    return values
+
+
 def solve(
     X: ArrayLike,
     y: ArrayLike,
@@ -105,7 +113,7 @@ def solve(
     ([-0.0632, 0.7333], 0)
     """
     data = gather_data(X, y, family, weights, offset, penalty)
-    start = None if start is None else jnp.asarray(start, data.X.dtype)
+    start = None if start is None else _coefficients("start", start, data)
     return solve_data(options, data, start)
 
 
@@ -234,7 +242,7 @@ def step(
         eta = start_eta(family, rows, problem.mean_response)
         base = jnp.zeros_like(problem.scale)
     else:
-        base = jnp.asarray(coefficients, data.X.dtype) * problem.scale
+        base = _coefficients("coefficients", coefficients, data) * problem.scale
         eta = rows.eta(base)
     row = working(family, rows, eta)
     mean = family.link.mean(where_present(family, rows, eta))
