@@ -94,7 +94,10 @@ case <- function(name, family, formula, terms, typed = NULL, weights = NULL, exp
   C <- s$coefficients[at, , drop = FALSE]
   q <- if (fixed) qnorm(0.975) else qt(0.975, fit$df.residual)
   loglik <- logLik(fit)
-  if (!is.null(null)) fit$null.deviance <- deviance(polished(null, families[[family]], table, weights, offset))
+  if (!is.null(null)) { # where R does not see that the columns span a constant
+    without <- polished(null, families[[family]], table, weights, offset)
+    fit[c("null.deviance", "df.null")] <- list(deviance(without), without$df.residual)
+  }
   if (is.null(exposure)) {
     link <- predict(fit, later, type = "link", se.fit = TRUE, dispersion = dispersion)
     response <- predict(fit, later, type = "response", se.fit = TRUE, dispersion = dispersion)
@@ -155,12 +158,28 @@ cases <- list(
     "Intercept", "f[T.b]", "f[T.c]", "z", "poly(x, 2)[1]", "poly(x, 2)[2]", "f[T.b]:z", "f[T.c]:z"
   )),
   case("logical covariate", "poisson", count ~ x + b, c("Intercept", "x", "b")),
-  case("missing", "poisson", count_na ~ x_na + g_na, c("Intercept", "x_na", "g_na[T.low]"), weights = "w_na", exposure = "t_na"),
+  case("missing", "poisson", count_na ~ x_na + g_na, c("Intercept", "x_na", "g_na[T.low]"),
+    weights = "w_na", exposure = "t_na"),
   case("zero weights", "gaussian", y ~ x + g, three, weights = "w0"),
   case("no intercept", "gaussian", y ~ 0 + x + z + o, c("x", "z", "o")),
   case("spans a constant", "gaussian", y ~ 0 + f, c("f[a]", "f[b]", "f[c]"), null = y ~ 1),
   case("no intercept, offset", "poisson", count ~ 0 + x + z + t + offset(o), c("x", "z", "t"))
 )
+# Where d is 1, every response is the family's least or largest; the other rows decide what is finite.
+separated <- lapply(c("binomial", "poisson"), function(name) {
+  d <- rep(0:1, c(20, 10))
+  y <- if (name == "poisson") ifelse(d == 1, 0, rows$count[1:30]) else pmax(d, as.numeric(rows$flag[1:30]))
+  all <- data.frame(x = rows$x[1:30], d = d, y = y)
+  rest <- polished(y ~ x, families[[name]], all[d == 0, ], NULL, NULL)
+  each(list(
+    family = name, rows = as.list(all), coefficients = coef(rest), errors = sqrt(diag(vcov(rest))), deviance = deviance(rest),
+    null_deviance = deviance(polished(y ~ 1, families[[name]], all, NULL, NULL)), log_likelihood = as.numeric(logLik(rest)),
+    fitted = fitted(rest)
+  ))
+})
 extreme <- list(z50 = log10_p(50, NULL), t80_30 = log10_p(80, 30))
-both <- list(cases = cases, rows = as.list(rows), new = as.list(new), new_women = as.list(new_women), extreme = each(extreme))
+both <- list(
+  cases = cases, rows = as.list(rows), new = as.list(new), new_women = as.list(new_women), separated = separated,
+  extreme = each(extreme)
+)
 cat(json(both), "\n", sep = "", file = "doors.json")
