@@ -17,10 +17,10 @@ import numpy as np
 from jaxglm import families, fitting
 from jaxglm.errors import listed
 from jaxglm.family import Family
-from jaxglm.groups import Groups, factorize, sort_rows
+from jaxglm.groups import Groups, absent, factorize, sort_rows
 from jaxglm.irls.many import number_of_fits
 from jaxglm.irls.options import IRLS
-from jaxglm.observations import Observations
+from jaxglm.observations import Observations, log_exposure
 from jaxglm.penalty import Ridge
 from jaxglm.results import GLMResults, finish
 from jaxglm.task import Task
@@ -220,16 +220,16 @@ def _response(y: Any) -> np.ndarray:
     if array.dtype.kind not in "OUST":
         return _numbers("y", array)
     flat = array.reshape(-1)
-    if array.dtype.kind == "O" and all(value is None or isinstance(value, (int, float, np.number)) for value in flat):
-        return _numbers("y", array)
-    absent = np.array([value is None or value != value for value in flat])
-    labels, codes = np.unique(flat[~absent].astype(str), return_inverse=True)
+    missing = absent(flat)
+    if array.dtype.kind == "O" and all(isinstance(value, (int, float, np.number)) for value in flat[~missing]):
+        return np.where(missing, np.nan, np.where(missing, 0.0, flat).astype(float)).reshape(array.shape)
+    labels, codes = np.unique(flat[~missing].astype(str), return_inverse=True)
     if len(labels) != 2:
         raise ValueError(
             f"a response of labels must have exactly two, failure and success; this one has {len(labels)}: {listed(labels)}"
         )
     out = np.full(len(flat), np.nan)
-    out[~absent] = codes
+    out[~missing] = codes
     return out.reshape(array.shape)
 
 
@@ -245,8 +245,7 @@ def _known_offset(rows: dict[str, np.ndarray]) -> np.ndarray | None:
     """The offset and the logarithm of the exposure together."""
     if "exposure" not in rows:
         return rows.get("offset")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log = np.log(rows["exposure"])
+    log = log_exposure(rows["exposure"])
     return log + rows["offset"] if "offset" in rows else log
 
 
@@ -279,19 +278,21 @@ def _without_missing(observations: Observations, missing: str) -> tuple[Observat
     dropped = np.zeros(observations.g, np.int64)
     if missing == "invalid":
         return observations, dropped
-    absent = np.isnan(observations.X).any(axis=-1)
+    lost = np.isnan(observations.X).any(axis=-1)
     for values in (observations.own, observations.y, observations.weights, observations.offset):
         if values is not None:
-            absent = absent | np.isnan(values)
-    if not absent.any():
+            lost = lost | np.isnan(values)
+    if observations.weights is not None:
+        lost = lost & (observations.weights != 0)
+    if not lost.any():
         return observations, dropped
     if observations.codes is not None:
-        inside = observations.codes[absent]
+        inside = observations.codes[lost]
         dropped = np.bincount(inside[inside >= 0], minlength=observations.g)
     else:
-        dropped = np.broadcast_to(absent, observations.shape).sum(axis=1)
+        dropped = np.broadcast_to(lost, observations.shape).sum(axis=1)
     weights = np.ones(1) if observations.weights is None else observations.weights
-    return replace(observations, weights=np.where(absent, 0.0, weights)), dropped
+    return replace(observations, weights=np.where(lost, 0.0, weights)), dropped
 
 
 def _strength(penalty: Ridge | None, g: int, p: int) -> np.ndarray | None:

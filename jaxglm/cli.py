@@ -69,13 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that closing it says nothing
         return 1
     except Exception as error:  # a user of the command line gets a sentence, never a traceback
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
         kind = (
             ""
             if isinstance(error, (ValueError, TypeError, KeyError, OSError, ImportError, NotImplementedError))
             else (f"unexpected {type(error).__name__}: ")
         )
-        print(f"jaxglm: error: {kind}{text}", file=sys.stderr)
+        print(f"jaxglm: error: {kind}{error}", file=sys.stderr)
         return 1
 
 

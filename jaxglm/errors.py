@@ -9,6 +9,13 @@ import difflib
 from collections.abc import Iterable
 
 
+class UnknownGroupError(KeyError):
+    """There is no group with this key. Unlike KeyError, it prints its message as it is."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """' Did you mean ...?' for the nearest known word, or '' when none is near.
 

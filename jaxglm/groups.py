@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from jaxglm.errors import did_you_mean, listed
+from jaxglm.errors import UnknownGroupError, did_you_mean, listed
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,9 @@ class Groups:
     names: tuple[str, ...]
     keys: tuple[np.ndarray, ...]
     codes: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keys", tuple(map(_in_microseconds, self.keys)))
 
     def __len__(self) -> int:
         return len(self.keys[0])
@@ -46,15 +49,17 @@ class Groups:
         """Where the group with this key is. Raises KeyError with what it may have been."""
         wanted = key if isinstance(key, tuple) else (key,)
         if len(wanted) != len(self.keys):
-            raise KeyError(f"a group is named by {len(self.keys)} values ({', '.join(self.names)}), not by {key!r}")
+            raise UnknownGroupError(f"a group is named by {len(self.keys)} values ({', '.join(self.names)}), not by {key!r}")
         hit = np.ones(len(self), bool)
         for values, value in zip(self.keys, wanted, strict=True):
+            if values.dtype.kind == "M" and not isinstance(value, np.datetime64):
+                value = _as_time(value, values.dtype)
             equal = np.asarray(values == value)
             hit &= equal if equal.shape == hit.shape else False
         if not hit.any():
             labels = self.labels
             near = did_you_mean(str(key), map(str, labels[:1000]))
-            raise KeyError(f"there is no group {key!r}.{near} Groups: {listed(labels)}")
+            raise UnknownGroupError(f"there is no group {key!r}.{near} Groups: {listed(labels)}")
         return int(np.argmax(hit))
 
 
@@ -91,13 +96,12 @@ def factorize(labels: Any, names: Sequence[str] = ("group",)) -> Groups:
     >>> factorize(["b", "a", "b"]).codes.tolist()
     [1, 0, 1]
     """
-    columns = list(labels) if isinstance(labels, (tuple, list)) and len(labels) and np.ndim(labels[0]) == 1 else None
-    if columns is None:
-        array = _array(labels)
-        columns = [array] if array.ndim == 1 else list(array.T)
+    columns = list(labels) if isinstance(labels, (tuple, list)) and len(labels) and np.ndim(labels[0]) == 1 else [labels]
+    if len(columns) == 1 and np.ndim(labels) == 2:
+        columns = list(_array(labels).T)
     if len(names) != len(columns):
         names = [f"{names[0]}_{i + 1}" for i in range(len(columns))] if len(columns) > 1 else ["group"]
-    return combine(names, *zip(*(_factorize_one(_array(column)) for column in columns), strict=True))
+    return combine(names, *zip(*map(_factorize_one, columns), strict=True))
 
 
 def combine(names: Sequence[str], levels: Sequence[np.ndarray], codes: Sequence[np.ndarray]) -> Groups:
@@ -125,8 +129,32 @@ def _array(labels: Any) -> np.ndarray:
     return array
 
 
-def _factorize_one(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted levels and codes of one key column."""
+def _as_time(value: Any, dtype: Any) -> Any:
+    """A time from what the user has: text, or any kind of time. None where it is neither."""
+    try:
+        return np.datetime64(getattr(value, "to_datetime64", lambda: value)()).astype(dtype)
+    except (ValueError, TypeError):
+        return None
+
+
+def _in_microseconds(level: np.ndarray) -> np.ndarray:
+    """Times in the unit that Python's own have, where that is exact."""
+    if level.dtype.kind != "M":
+        return level
+    coarse = level.astype("datetime64[us]")
+    return coarse if np.array_equal(coarse.astype(level.dtype), level) else level
+
+
+def _factorize_one(labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted levels and codes of one key column; those of a categorical are in its order."""
+    category = getattr(labels, "cat", labels)
+    if hasattr(category, "categories") and hasattr(category, "codes"):
+        codes = np.asarray(category.codes, np.int64)
+        levels, dense = _unique(codes[codes >= 0])
+        codes = codes.copy()
+        codes[codes >= 0] = dense
+        return np.asarray(category.categories)[levels], codes
+    values = _array(labels)
     if values.ndim != 1:
         raise ValueError(f"group labels must be one value a row, not an array of shape {values.shape}")
     missing = _missing(values)
@@ -143,10 +171,22 @@ def _missing(values: np.ndarray) -> np.ndarray | None:
     elif values.dtype.kind in "mM":
         missing = np.isnat(values)
     elif values.dtype.kind == "O":
-        missing = np.array([value is None or value != value for value in values], bool)
+        missing = absent(values)
     else:
         return None
     return missing if missing.any() else None
+
+
+def absent(values: np.ndarray) -> np.ndarray:
+    """Which of these objects stand for a missing value: None, NaN, or pandas' NA, which equals nothing."""
+
+    def is_absent(value: Any) -> bool:
+        try:
+            return value is None or bool(value != value)
+        except TypeError:
+            return True
+
+    return np.array([is_absent(value) for value in values], bool)
 
 
 def _unique(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

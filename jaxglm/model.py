@@ -23,7 +23,7 @@ from jaxglm.fitting import Progress
 from jaxglm.formula import Materialised, Parsed, materialise, parse
 from jaxglm.groups import Groups, combine
 from jaxglm.irls.options import IRLS
-from jaxglm.observations import Observations
+from jaxglm.observations import Observations, log_exposure
 from jaxglm.penalty import Ridge
 from jaxglm.results import GLMResults, Table
 
@@ -219,8 +219,7 @@ def _offset(made: Materialised, columns: Columns, used: np.ndarray) -> np.ndarra
     if columns.offset is not None:
         parts.append(columns.offset[used])
     if columns.exposure is not None:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            parts.append(np.log(columns.exposure[used]))
+        parts.append(log_exposure(columns.exposure[used]))
     return sum(parts[1:], parts[0]) if parts else None
 
 

@@ -103,10 +103,16 @@ class Observations:
         return replace(self, X=X, y=row(self.y), weights=row(self.weights), offset=row(self.offset), codes=codes, g=1, own=None)
 
 
+def log_exposure(exposure: np.ndarray) -> np.ndarray:
+    """What an exposure adds to eta. One that is not positive makes its row invalid, and only a missing one missing."""
+    return np.where(exposure > 0, np.log(np.where(exposure > 0, exposure, 1.0)), np.where(np.isnan(exposure), np.nan, -np.inf))
+
+
 def at_limit(X: np.ndarray, coefficients: np.ndarray, direction: np.ndarray) -> np.ndarray:
     """X b, infinite where the direction takes it there. X: (n, p); coefficients, direction: (p,) or (n, p)."""
-    eta = np.sum(X * coefficients, axis=-1)
-    if not direction.any():
-        return eta
-    way = infinite_eta(X, direction)
+    with np.errstate(invalid="ignore", over="ignore"):  # rows of weight zero may hold anything
+        eta = np.sum(X * coefficients, axis=-1)
+        if not direction.any():
+            return eta
+        way = infinite_eta(X, direction)
     return np.where(way == 0, eta, np.copysign(np.inf, way))

@@ -14,9 +14,9 @@ import jax
 import numpy as np
 
 from jaxglm import wald
-from jaxglm.errors import listed
+from jaxglm.errors import UnknownGroupError, listed
 from jaxglm.family import Family
-from jaxglm.observations import at_limit
+from jaxglm.observations import at_limit, log_exposure
 from jaxglm.residuals import means, slopes
 
 
@@ -71,10 +71,7 @@ def request(result: Any, new: Any, groups: Any, offset: Any, exposure: Any) -> R
 
 def _added(offset: Any, exposure: Any, known: Any) -> Any:
     total = known + (0.0 if offset is None else np.asarray(offset, np.float64))
-    if exposure is None:
-        return total
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return total + np.log(np.asarray(exposure, np.float64))
+    return total if exposure is None else total + log_exposure(np.asarray(exposure, np.float64))
 
 
 def _from_table(result: Any, new: Any, groups: Any, offset: Any, exposure: Any) -> tuple[np.ndarray, Any, Any]:
@@ -114,9 +111,9 @@ def _codes(result: Any, keys: tuple[np.ndarray, ...], codes: np.ndarray) -> np.n
     place = {label: index for index, label in enumerate(zip(*(key.tolist() for key in result.keys.keys), strict=True))}
     unknown = [value if len(value) > 1 else value[0] for value in values if value not in place]
     if unknown:
-        raise KeyError(f"no fit for the group {listed(unknown)}; the fitted groups are {listed(result.groups)}")
+        raise UnknownGroupError(f"no fit for the group {listed(unknown)}; the fitted groups are {listed(result.groups)}")
     if codes.min(initial=0) < 0:
-        raise KeyError("some new rows have a missing group")
+        raise UnknownGroupError("some new rows have a missing group")
     return np.array([place[value] for value in values], np.int64)[codes]
 
 

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from jaxglm import prediction, storage, summary, tables, wald
+from jaxglm.errors import UnknownGroupError
 from jaxglm.family import Family
 from jaxglm.groups import Groups
 from jaxglm.irls.solution import Solution
@@ -331,7 +332,7 @@ class GLMResults:
         if self.keys.names != ("fit",):
             return False
         if not hasattr(key, "__index__") or not -len(self) <= key < len(self):
-            raise KeyError(f"there is no fit {key!r}; there are {len(self)}, from 0 on")
+            raise UnknownGroupError(f"there is no fit {key!r}; there are {len(self)}, from 0 on")
         return True
 
     def one(self, position: int) -> GLMResults:

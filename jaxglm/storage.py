@@ -7,6 +7,7 @@ only pickle, so load only files that you trust; a formula runs Python code in an
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import os
 from pathlib import Path
@@ -118,20 +119,24 @@ def _number(values: np.ndarray) -> Any:
 
 
 def _plain(key: np.ndarray) -> tuple[np.ndarray, str]:
-    """A key column as an array that needs no pickle, and what it was."""
+    """A key column as an array that needs no pickle, and what it was. Raises TypeError for keys that cannot be kept."""
     if key.dtype.kind != "O":
         return key, "array"
-    if all(isinstance(value, str) for value in key):
-        return np.asarray(key, dtype=np.str_), "text"
-    return np.frombuffer(
-        json.dumps([value if isinstance(value, (int, float, bool)) else str(value) for value in key]).encode(), np.uint8
-    ), "json"
+    kinds = {type(value) for value in key}
+    if kinds <= {str}:
+        return np.asarray(key, dtype=np.str_), "objects"
+    if kinds <= {datetime.date}:
+        return np.asarray(key, dtype="datetime64[D]"), "objects"
+    if kinds <= {int, float, bool, str}:
+        return np.frombuffer(json.dumps(list(key)).encode(), np.uint8), "json"
+    names = ", ".join(sorted(kind.__name__ for kind in kinds))
+    raise TypeError(f"group keys of type {names} cannot be saved; make them text or numbers before fitting")
 
 
 def _restored(values: np.ndarray, kind: str) -> np.ndarray:
     if kind == "array":
         return values
-    items = values.tolist() if kind == "text" else json.loads(values.tobytes())
+    items = values.tolist() if kind == "objects" else json.loads(values.tobytes())
     out = np.empty(len(items), object)
     out[:] = items
     return out
