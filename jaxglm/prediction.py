@@ -2,7 +2,7 @@
 
 Intervals are made on the scale of eta, where the normal approximation is good, and carried to the mean by the inverse
 link. Aliased coefficients count as zero, as in R. A row that a separated group's direction moves has an infinite eta, its
-mean is the limit, and it has no error.
+mean is the limit, and it has no error; nor has a row in which a diverging term takes part.
 """
 
 from __future__ import annotations
