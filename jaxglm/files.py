@@ -188,7 +188,7 @@ def write(table: Any, path: str | os.PathLike[str]) -> None:
 
 def write_csv(table: Any, sink: Any) -> None:
     """Writes any table as CSV to an open binary file."""
-    csv.write_csv(_plain(frame(table, "the table to write").to_arrow()), sink)
+    csv.write_csv(_plain(frame(table, "the table to write").to_arrow()), sink, csv.WriteOptions(quoting_style="needed"))
 
 
 def _write_as(data: Any, path: Path, form: Format) -> None:
@@ -200,7 +200,7 @@ def _write_as(data: Any, path: Path, form: Format) -> None:
     else:
         compression = "gzip" if form == "csv.gz" else None
         with pyarrow.output_stream(os.fspath(path), compression=compression) as sink:
-            csv.write_csv(_plain(data), sink)
+            write_csv(data, sink)
 
 
 def _plain(data: Any) -> Any:
