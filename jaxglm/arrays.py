@@ -63,7 +63,8 @@ def fit(
     (2, 2)
     """
     names = _column_names(X, names)
-    X, y = _numbers("X", X), _response(y)
+    X, (y, labels) = _numbers("X", X), _response(y)
+    require_proportions(labels, families.named(family))
     if X.ndim not in (2, 3):
         raise ValueError(f"X must have shape (n, p) or (g, n, p), not {X.shape}")
     if X.shape[-1] == 0:
@@ -111,7 +112,8 @@ def scan(
     """
     names = _named(_column_names(X, names), np.shape(X)[-1])
     labels = _column_names(features, None)
-    X, y = _numbers("X", X), _response(y)
+    X, (y, levels) = _numbers("X", X), _response(y)
+    require_proportions(levels, families.named(family))
     own = _numbers("features", features)
     if missing_code is not None:
         own = np.where(own == missing_code, np.nan, own)
@@ -150,6 +152,8 @@ def fit_observations(
 ) -> GLMResults:
     """Fit checked rows: what both doors end in. adjust: adds to the log-likelihoods, (g,)."""
     model = one_a_fit(families.named(family), observations.g, keys is not None)
+    if not isinstance(options, IRLS):
+        raise TypeError(f"options must be a jaxglm.IRLS, such as IRLS(max_iterations=50), not {options!r}")
     if precision not in PRECISIONS:
         raise ValueError(f'precision must be "float64" or "float32", not {precision!r}')
     sort = None if observations.codes is None else sort_rows(observations.codes, observations.g)
@@ -204,6 +208,8 @@ def _numbers(name: str, values: Any) -> np.ndarray:
         raise ValueError(f"{name} must be a rectangular array; its rows have different lengths") from None
     if array.dtype.kind not in "fiub":
         try:
+            if array.dtype.kind == "c":
+                raise TypeError
             return np.asarray(array, np.float64)
         except (TypeError, ValueError):
             raise TypeError(
@@ -212,25 +218,30 @@ def _numbers(name: str, values: Any) -> np.ndarray:
     return np.asarray(array, np.float64)
 
 
-def _response(y: Any) -> np.ndarray:
-    """Numbers, or 0 and 1 for two labels in sorted order."""
+def _response(y: Any) -> tuple[np.ndarray, Any]:
+    """Numbers, or 0 and 1 for two labels in sorted order, and the labels."""
     if hasattr(y, "to_numpy") and not isinstance(y, np.ndarray):
         y = y.to_numpy()
     array = np.asarray(y)
     if array.dtype.kind not in "OUST":
-        return _numbers("y", array)
+        return _numbers("y", array), None
     flat = array.reshape(-1)
     missing = absent(flat)
     if array.dtype.kind == "O" and all(isinstance(value, (int, float, np.number)) for value in flat[~missing]):
-        return np.where(missing, np.nan, np.where(missing, 0.0, flat).astype(float)).reshape(array.shape)
+        return np.where(missing, np.nan, np.where(missing, 0.0, flat).astype(float)).reshape(array.shape), None
     labels, codes = np.unique(flat[~missing].astype(str), return_inverse=True)
     if len(labels) != 2:
-        raise ValueError(
-            f"a response of labels must have exactly two, failure and success; this one has {len(labels)}: {listed(labels)}"
-        )
+        some = listed(labels)
+        raise ValueError(f"a response of labels must have exactly two, failure and success; this one has {len(labels)}: {some}")
     out = np.full(len(flat), np.nan)
     out[~missing] = codes
-    return out.reshape(array.shape)
+    return out.reshape(array.shape), labels
+
+
+def require_proportions(labels: Any, model: Family) -> None:
+    """Raise ValueError where a response of labels meets a family that is not of proportions."""
+    if labels is not None and model.responses.upper != 1.0:
+        raise ValueError(f"the response has the labels {listed(labels)}, which need a binomial family, not {model.name}")
 
 
 def _rows(y: np.ndarray, weights: Any, offset: Any, exposure: Any) -> dict[str, np.ndarray]:
@@ -298,6 +309,8 @@ def _without_missing(observations: Observations, missing: str) -> tuple[Observat
 def _strength(penalty: Ridge | None, g: int, p: int) -> np.ndarray | None:
     if penalty is None:
         return None
+    if not isinstance(penalty, Ridge):
+        raise TypeError(f"penalty must be a jaxglm.Ridge, such as Ridge(1.0), not {penalty!r}")
     values = _numbers("the penalty's strength", penalty.strength)
     if not np.all(values >= 0) or not np.all(np.isfinite(values)):
         raise ValueError("the penalty's strength must be finite and nonnegative")

@@ -152,6 +152,8 @@ def _needed(path: str, formula: str, others: list[str]) -> list[str]:
     known = files.schema(path)
     wanted = [*parse(formula, columns=known, exclude=others).variables, *others]
     for name in wanted:
+        if known.count(name) > 1:
+            raise ValueError(f"{path} has {known.count(name)} columns called {name!r}; rename all but one")
         if name not in known:
             raise ValueError(f"{path} has no column {name!r}.{did_you_mean(name, known)} Its columns: {listed(known, 20)}")
     return list(dict.fromkeys(wanted))

@@ -29,7 +29,7 @@ from jaxglm.irls.many import solve_batch
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import typed
 from jaxglm.irls.ragged import Lanes, solve_tiles
-from jaxglm.irls.solution import Solution
+from jaxglm.irls.solution import Solution, reported
 from jaxglm.irls.solve import Data
 from jaxglm.limits import put_limits
 from jaxglm.packing import EMPTY, Call, Crossed, Layout, Stacked, gather, owners, per_lane, plan, reweighted, tiles
@@ -46,7 +46,7 @@ Progress = Callable[[int, int], None]
 
 
 def fit(task: Task, progress: Progress | None = None) -> Solution:
-    """Fit every group. The fields of the `Solution` are NumPy arrays in float64 with a leading axis g."""
+    """Fit every group. The fields of the `Solution` are NumPy arrays with a leading axis g."""
     g = len(task.source.sizes)
     found = nothing(g, task.source.p)
     groups = np.flatnonzero(task.source.sizes > 0)
@@ -58,7 +58,7 @@ def fit(task: Task, progress: Progress | None = None) -> Solution:
             if len(doubtful):
                 _accurate(task, found, doubtful)
             _separate(task, found, done)
-    return found
+    return reported(found)
 
 
 @contextmanager
@@ -81,6 +81,7 @@ def nothing(g: int, p: int) -> Solution:
         spans_constant=np.zeros(g, bool),
         status=np.full(g, int(Status.NO_DATA)),
         infinite=np.zeros((g, p), np.int64),
+        aliased=np.zeros((g, p), bool),
         direction=np.zeros((g, p)),
         doubtful=np.zeros(g, bool),
         **numbers,
@@ -223,7 +224,19 @@ def _separate(task: Task, found: Solution, groups: np.ndarray) -> None:
     found.infinite[slow], found.direction[slow], found.covariance[slow] = 0, 0.0, np.nan
     if proved.any():
         inside = np.flatnonzero(proved)
-        put_limits(task, found, suspects[inside], gather(rows, inside), [proofs[i] for i in inside], fit)
+        _put(task, found, suspects[inside], gather(rows, inside), [proofs[i] for i in inside])
+
+
+def _put(task: Task, found: Solution, groups: np.ndarray, rows: Stacked, proofs: list[Separated]) -> None:
+    """Put the limits in. Where the rows that a direction leaves alone separate in their turn, a direction that moves all
+    rows that any moves is asked for."""
+    nested = np.flatnonzero(put_limits(task, found, groups, rows, proofs, fit))
+    if not len(nested):
+        return
+    again = gather(rows, nested)
+    side = _sides(task.subset(again, groups[nested]).family, again)
+    proofs = [_prove(task, found, group, again, side, place, True) for place, group in enumerate(groups[nested])]
+    put_limits(task, found, groups[nested], again, proofs, fit)
 
 
 def _sides(family: Family, rows: Stacked) -> np.ndarray:
@@ -235,16 +248,17 @@ def _sides(family: Family, rows: Stacked) -> np.ndarray:
     return np.where(present, np.asarray(toward_infinity(typed(by_row, np.float64), y)), 0.0)
 
 
-def _prove(task: Task, found: Solution, group: int, rows: Stacked, side: np.ndarray, place: int) -> Separated:
+def _prove(
+    task: Task, found: Solution, group: int, rows: Stacked, side: np.ndarray, place: int, largest: bool = False
+) -> Separated:
+    """The proof for one group; the largest, which moves all rows that can be moved, is always the programme's."""
     inside = slice(rows.starts[place], rows.starts[place] + rows.sizes[place])
     X, side, present = rows.X[inside], side[inside], np.asarray(rows.weights)[inside] > 0
-    free = np.ones(X.shape[1], bool)
-    if found.status[group] != Status.STEP_FAILED:
-        free = ~np.isnan(found.coefficients[group])
+    free = ~found.aliased[group]
     if task.penalty is not None:
         free &= (task.penalty if task.penalty.ndim == 1 else task.penalty[group]) == 0
-    proof = polish(X[present], side[present], free, found.direction[group])
-    if not proof.proved:
+    proof = None if largest else polish(X[present], side[present], free, found.direction[group])
+    if proof is None or not proof.proved:
         proof = decide(X[present], side[present], free)
     moved = np.zeros(len(X), bool)
     moved[present] = proof.moved

@@ -22,7 +22,8 @@ from jaxglm.status import Status
 from jaxglm.task import Task
 
 FAR = 40.0  # a change of eta that takes every mean to its limit in float64
-FARTHEST = 1e7
+FARTHEST = 1e9
+SMALL = 1e-7  # of the largest component of a direction: what is less does not diverge
 CANCELLED = 1e-10  # a sum this small beside its terms is zero
 
 
@@ -35,65 +36,108 @@ def infinite_eta(X: np.ndarray, direction: np.ndarray) -> np.ndarray:
 
 def put_limits(
     task: Task, found: Solution, groups: np.ndarray, rows: Stacked, proofs: list[Separated], fit: Callable[[Task], Solution]
-) -> None:
-    """Replace what is `found` for separated groups by the limits. rows: theirs, made by `packing.gather`; fit: how to
-    fit what remains."""
+) -> np.ndarray:
+    """Replace what is `found` for separated groups by the limits, and say which are separated further in what remains.
+
+    rows: theirs, made by `packing.gather`; fit: how to fit what remains. Returns flags, one for each of the groups.
+    """
     owner, moved = owners(rows), np.concatenate([proof.moved for proof in proofs])
-    failed = found.status[groups] == Status.STEP_FAILED
-    kept = ~np.isnan(found.coefficients[groups]) | failed[:, None]
+    present, kept = rows.weights > 0, ~found.aliased[groups]
     rest = reweighted(rows, np.where(moved, 0.0, rows.weights), np.where(kept[owner], rows.X, 0.0))
     inner = fit(task.subset(rest, groups))
-    direction = np.stack([proof.direction for proof in proofs])
+    direction = _combined(rows, owner, np.stack([proof.direction for proof in proofs]), inner.direction, moved)
     determined = np.stack([proof.determined for proof in proofs]) & (inner.infinite == 0)
-    direction = _combined(rows, owner, direction, inner.direction, moved)
-    change = np.abs(np.sum(rows.X * direction[owner], axis=1))
-    nearest, farthest = np.full(len(groups), np.inf), np.zeros(len(groups))
-    moving = moved | (infinite_eta(rows.X, direction[owner]) != 0)
-    np.minimum.at(nearest, owner[moving], change[moving])
-    np.maximum.at(farthest, owner[moving], change[moving])
-    push = np.minimum(FAR / nearest, FARTHEST / farthest)
-    base = np.where(np.isnan(inner.coefficients), 0.0, inner.coefficients)
+    size = np.abs(direction) * _largest(np.abs(rows.X), owner, len(groups))
+    diverging = kept & ~determined & (size > SMALL * size.max(axis=1, keepdims=True))
     lost = np.isin(inner.status, (Status.STEP_FAILED, Status.INVALID_DATA))
-    diverging = kept & ~determined & (direction != 0)
-    pushed = base + push[:, None] * direction
-    pushed = np.where(pushed * direction > 0, pushed, np.sign(direction) * np.maximum(np.abs(pushed), FAR))
-    alone = kept & determined & lost[:, None]
+    base = np.where(np.isnan(inner.coefficients), 0.0, inner.coefficients)
+    known = np.zeros(len(owner)) if rows.offset is None else np.where(present, rows.offset, 0.0)
+    push = _push(rows.X, owner, base, direction, known, diverging)
 
+    failed = found.status[groups] == Status.STEP_FAILED
     complete = inner.status == Status.NO_DATA
     deviance = np.where(complete, 0.0, inner.deviance)
-    degrees, inner_degrees = found.n_obs[groups] - kept.sum(axis=1), inner.n_obs - inner.rank
-    if task.family.dispersion is None:
-        chi_square = np.where(inner_degrees > 0, inner.dispersion * inner_degrees, 0.0)
-        dispersion = np.where(degrees > 0, chi_square / np.maximum(degrees, 1), np.nan)
-        ratio = dispersion / np.where(inner_degrees > 0, inner.dispersion, np.nan)
-    else:
-        dispersion, ratio = np.full(len(groups), task.family.dispersion), np.ones(len(groups))
+    dispersion, ratio = _dispersion(task.family, found.n_obs[groups] - kept.sum(axis=1), inner)
     unknown = ~determined | ~kept
     covariance = np.where(unknown[:, :, None] | unknown[:, None, :], np.nan, inner.covariance * ratio[:, None, None])
-
-    found.coefficients[groups] = np.where(~kept | alone, np.nan, np.where(diverging, pushed, base))
+    estimates = np.where(diverging, base + push[:, None] * direction, base)
+    found.coefficients[groups] = np.where(~kept | (determined & lost[:, None]), np.nan, estimates)
     found.covariance[groups] = covariance
     found.deviance[groups] = deviance
     family = task.subset(rows, groups).family
     found.log_likelihood[groups] = _log_likelihood(family, rows, owner, base, direction, deviance)
     found.dispersion[groups] = dispersion
-    found.rank[groups] = kept.sum(axis=1)
     found.n_iterations[groups] += inner.n_iterations
     found.status[groups] = Status.SEPARATED
     found.infinite[groups] = np.where(diverging, np.sign(direction), 0.0).astype(np.int64)
     found.direction[groups] = direction
+    for place in np.flatnonzero(failed):
+        found.spans_constant[groups[place]] = _spans_constant(rows.X[(owner == place) & present])
+    _put_null_limits(found, groups, rows, owner, task.subset(rows, groups).family)
+    return inner.status == Status.SEPARATED
+
+
+def _largest(values: np.ndarray, owner: np.ndarray, g: int) -> np.ndarray:
+    """The largest row of each group, column by column."""
+    out = np.zeros((g, values.shape[1]))
+    np.maximum.at(out, owner, values)
+    return out
+
+
+def _push(
+    X: np.ndarray, owner: np.ndarray, base: np.ndarray, direction: np.ndarray, offset: np.ndarray, diverging: np.ndarray
+) -> np.ndarray:
+    """How far to go along each group's direction, so that the rows that it moves arrive at their limits and the
+    coefficients that diverge have their signs."""
+    way, change = infinite_eta(X, direction[owner]), np.sum(X * direction[owner], axis=1)
+    moving = way != 0
+    missing = FAR - way * (np.sum(X * base[owner], axis=1) + offset)
+    push = np.zeros(len(base))
+    np.maximum.at(push, owner[moving], np.maximum(missing, FAR)[moving] / np.abs(change[moving]))
+    against = diverging & (base * direction < 0)
+    needed = np.where(against, 2.0 * np.abs(base) / np.where(against, np.abs(direction), 1.0), 0.0)
+    return np.minimum(np.maximum(push, needed.max(axis=1)), FARTHEST)
+
+
+def _dispersion(family: Family, degrees: np.ndarray, inner: Solution) -> tuple[np.ndarray, np.ndarray]:
+    """The dispersion by the degrees of freedom of the whole fit, and its ratio to that of what remains."""
+    if family.dispersion is not None:
+        return np.full(len(degrees), family.dispersion), np.ones(len(degrees))
+    inner_degrees = inner.n_obs - inner.rank
+    chi_square = np.where(inner_degrees > 0, inner.dispersion * inner_degrees, 0.0)
+    dispersion = np.where(degrees > 0, chi_square / np.maximum(degrees, 1), np.nan)
+    return dispersion, dispersion / np.where(inner_degrees > 0, inner.dispersion, np.nan)
+
+
+def _spans_constant(X: np.ndarray) -> bool:
+    """Whether a combination of the columns is constant."""
+    size = np.max(np.abs(X), axis=0, initial=0.0)
+    fitted = np.linalg.lstsq(X / np.where(size > 0, size, 1.0), np.ones(len(X)), rcond=None)[0]
+    return bool(np.allclose(X / np.where(size > 0, size, 1.0) @ fitted, 1.0, rtol=0.0, atol=1e-6))
+
+
+def _put_null_limits(found: Solution, groups: np.ndarray, rows: Stacked, owner: np.ndarray, family: Family) -> None:
+    """The null model's deviance is 0 where all its responses lie at the same infinite end."""
+    by_row = jax.tree.map(lambda leaf: leaf if np.ndim(leaf) == 0 else leaf[owner], family)
+    present = rows.weights > 0
+    saturated = np.asarray(typed(by_row, np.float64).link(jnp.asarray(np.where(present, rows.y, 0.5))))
+    end = np.where(np.isinf(saturated), np.sign(saturated), 0.0)
+    low, high = np.full(len(groups), 2.0), np.full(len(groups), -2.0)
+    np.minimum.at(low, owner[present], end[present])
+    np.maximum.at(high, owner[present], end[present])
+    alike = (low == high) & (low != 0) & found.spans_constant[groups]
+    found.null_deviance[groups[alike]] = 0.0
 
 
 def _combined(rows: Stacked, owner: np.ndarray, outer: np.ndarray, inner: np.ndarray, moved: np.ndarray) -> np.ndarray:
     """A direction that moves rows as `outer` does, and where that leaves them alone, as `inner` does."""
     if not inner.any():
         return outer
-    first, second = np.abs(np.sum(rows.X * outer[owner], axis=1)), np.abs(np.sum(rows.X * inner[owner], axis=1))
-    least, most = np.full(len(outer), np.inf), np.zeros(len(outer))
-    np.minimum.at(least, owner[moved], first[moved])
-    np.maximum.at(most, owner[moved], second[moved])
-    share = np.where(most > 0, 0.5 * least / np.where(most > 0, most, 1.0), 1.0)
-    return outer + np.minimum(share, 1.0)[:, None] * inner
+    first, second = np.sum(rows.X * outer[owner], axis=1), np.sum(rows.X * inner[owner], axis=1)
+    opposed = moved & (first * second < 0)
+    share = np.ones(len(outer))
+    np.minimum.at(share, owner[opposed], 0.5 * np.abs(first[opposed] / second[opposed]))
+    return outer + share[:, None] * inner
 
 
 def _log_likelihood(

@@ -88,7 +88,7 @@ def glm(
     >>> data = {"y": [1, 2, 3, 9, 2, 2, 1, 1], "x": [0, 1, 2, 3, 0, 1, 2, 3], "shop": ["a"] * 4 + ["b"] * 4}
     >>> fit = jaxglm.glm("y ~ x", data, family="poisson", by="shop")
     >>> fit["a"].coefficients.round(4).tolist()
-    [-0.0632, 0.7333]
+    [-0.1851, 0.7736]
     """
     frame = tables.frame(data)
     by = [] if by is None else [by] if isinstance(by, str) else list(by)
@@ -100,6 +100,7 @@ def glm(
         raise ValueError(f'missing must be "drop" or "invalid", not {missing!r}')
     model = families.named(family)
     parsed = _parse(formula, frame, responses is not None, [*by, weights, offset, exposure])
+    _check_response(parsed, frame, model)
     columns = _columns(frame, parsed.variables, by, weights, offset, exposure)
     model = _shapes_from_columns(model, frame, columns)
     used = ~columns.missing & (columns.codes >= 0)
@@ -122,7 +123,6 @@ def glm(
     if responses is not None:
         keys, observations, dropped = _many_responses(made, columns, responses, used, missing)
         return fit_observations(observations, model, names, keys, dropped, table=about, progress=progress, **rest)
-    _check_response(made, model, parsed.text)
     observations = _observations(made, columns, used)
     dropped = np.bincount(columns.codes[columns.missing & columns.present], minlength=columns.g)
     if missing == "invalid" and dropped.any():
@@ -201,16 +201,17 @@ def _shapes_from_columns(model: Family, frame: Any, columns: Columns) -> Family:
     return jax.tree.map(look_up, model)
 
 
-def _check_response(made: Materialised, model: Family, text: str) -> None:
+def _check_response(parsed: Parsed, frame: Any, model: Family) -> None:
     """Raise ValueError for labels or successes and failures in a family that is not of proportions."""
-    proportions = model.responses.upper == 1.0
-    if made.trials is not None and not proportions:
-        raise ValueError(f"formula {text!r}: cbind(successes, failures) needs a binomial family, not {model.name}")
-    if made.levels is not None and not proportions and tuple(made.levels) not in ((False, True), ("False", "True")):
-        labels = listed(made.levels)
-        raise ValueError(
-            f"formula {text!r}: the response has the labels {labels}, which need a binomial family, not {model.name}"
-        )
+    response = parsed.response
+    if response is None or model.responses.upper == 1.0:
+        return
+    if response.kind == "cbind":
+        raise ValueError(f"formula {parsed.text!r}: cbind(successes, failures) needs a binomial family, not {model.name}")
+    if response.is_column and tables.content(frame, response.text, "the formula") in ("text", "category"):
+        labels = listed(np.unique(tables.column(frame, response.text, "the formula").drop_nulls().to_numpy().astype(str)))
+        what = f"formula {parsed.text!r}: {response.text!r} is text ({labels})"
+        raise ValueError(f"{what}, which needs a binomial family, not {model.name}")
 
 
 def _offset(made: Materialised, columns: Columns, used: np.ndarray) -> np.ndarray | None:

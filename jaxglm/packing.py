@@ -199,7 +199,9 @@ def tiles(source: Source, call: Call, dtype: Any, scaled: bool) -> Tiles:
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and its row invalid
         X[:used] = np.moveaxis(picked.X, -1, -2)
     y = np.where(weights == 0, 0.0, picked.y)
-    if not np.isfinite(X[:used].sum()):
+    with np.errstate(over="ignore", invalid="ignore"):
+        doubtful = not np.isfinite(X[:used].sum())
+    if doubtful:
         broken = np.asarray(~np.isfinite(X[:used]).all(axis=2))
         y = np.where(broken, np.nan, y)
         X[:used] = np.where(broken[:, :, None, :], 0.0, X[:used])

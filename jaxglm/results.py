@@ -51,7 +51,7 @@ class GLMResults:
     >>> import jaxglm
     >>> fit = jaxglm.fit([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0], [1.0, 3.0]], [1, 2, 3, 9], family="poisson")
     >>> fit.coefficients.round(4).tolist(), fit.status.label
-    ([-0.0632, 0.7333], 'converged')
+    ([-0.1851, 0.7736], 'converged')
     """
 
     solution: Solution

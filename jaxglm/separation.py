@@ -19,7 +19,8 @@ import numpy as np
 
 MOVED = 1e-8  # of the largest move: what is less belongs to rows that the direction leaves alone
 BLIND = 1e-10  # relative singular value below which rows do not determine a combination of coefficients
-ROUNDING = 1e-12  # of the largest component: what is less is zero
+SMALL = 0.03  # of the largest component of a direction: what is less may be a leftover
+AT_ONCE = 2000  # constraints taken in at a time
 
 
 @dataclass(frozen=True)
@@ -37,57 +38,106 @@ class Separated:
         return bool(np.any(self.moved))
 
 
-def polish(X: np.ndarray, side: np.ndarray, free: np.ndarray, direction: np.ndarray) -> Separated:
+def polish(
+    X: np.ndarray, side: np.ndarray, free: np.ndarray, direction: np.ndarray, moved: np.ndarray | None = None
+) -> Separated:
     """Turn a direction that separates up to rounding into one that does, if it does.
 
     X: (n, p), the rows of positive weight; side: (n,), the sign of a row's infinite optimum, 0 where it is finite; free:
-    (p,), coefficients that are neither aliased nor penalized.
+    (p,), coefficients that are neither aliased nor penalized; moved: (n,), the rows that it moves, where that is known.
     """
     reach = np.max(np.abs(X), axis=0, initial=0.0)
     size = np.where(free & (reach > 0), reach, 1.0)
     scaled, start = np.where(free, X / size, 0.0), np.where(free, direction * size, 0.0)
-    change = scaled @ start
-    moved = np.abs(change) > MOVED * np.max(np.abs(change), initial=0.0)
+    if moved is None:
+        change = scaled @ start
+        moved = np.abs(change) > MOVED * np.max(np.abs(change), initial=0.0)
     blind = _null_space(scaled[~moved], free)
     exact = blind @ (blind.T @ start)
-    exact[np.abs(exact) <= ROUNDING * np.max(np.abs(exact), initial=0.0)] = 0.0
-    along = side[moved] * (scaled[moved] @ exact)
-    if not moved.any() or along.min() <= 0 or not np.all(np.isfinite(exact)):
+    # Small components are leftovers of the iteration, unless the direction needs them.
+    small = np.flatnonzero((exact != 0) & (np.abs(exact) <= SMALL * np.max(np.abs(exact), initial=0.0)))
+    dropped: list[int] = []
+    for component in small[np.argsort(np.abs(exact[small]))]:
+        fewer = _null_space(scaled[~moved], free & ~np.isin(np.arange(len(free)), [*dropped, component]))
+        without = fewer @ (fewer.T @ start)
+        if _separates(scaled, side, moved, without):
+            exact, dropped = without, [*dropped, int(component)]
+    if not _separates(scaled, side, moved, exact):
         return Separated(np.zeros_like(direction), np.zeros(len(X), bool), np.ones(len(free), bool))
+    exact = exact / np.max(np.abs(exact))
     return Separated(exact / size, moved, ~np.any(np.abs(blind) > 1e-7, axis=1))
 
 
+def _separates(X: np.ndarray, side: np.ndarray, moved: np.ndarray, direction: np.ndarray) -> bool:
+    """Whether a direction moves every moved row towards its infinite optimum; the others it cannot see."""
+    along = side[moved] * (X[moved] @ direction)
+    return bool(len(along) and np.all(np.isfinite(direction)) and along.min() > 0)
+
+
 def decide(X: np.ndarray, side: np.ndarray, free: np.ndarray) -> Separated:
-    """Find a direction that separates as many rows as any does, by a linear programme; arguments as for `polish`.
+    """Find a direction that moves every row that any direction of separation moves; arguments as for `polish`.
 
-    It maximises the sum of u with 0 <= u <= 1 and u <= side * X d on rows with an infinite optimum, X d = 0 on others.
+    First a programme in p unknowns tells whether there is one: maximise the sum of side * X d for |d| <= 1, with no row
+    moved away. Then another finds the largest: maximise the sum of u, 0 <= u <= 1 and u <= side * X d; since directions
+    can be scaled, u is 1 for every row that can be moved.
     """
-    from scipy.optimize import linprog
-
     none = Separated(np.zeros(X.shape[1]), np.zeros(len(X), bool), np.ones(len(free), bool))
-    open_rows, columns = side != 0, np.flatnonzero(free)
-    if not open_rows.any() or not len(columns):
+    columns = np.flatnonzero(free)
+    if not len(columns) or not (side != 0).any():
         return none
     reach = np.max(np.abs(X[:, columns]), axis=0)
-    scaled = X[:, columns] / np.where(reach > 0, reach, 1.0)
-    unique = np.unique(np.column_stack([side, scaled]), axis=0)
-    signs, rows = unique[:, 0], unique[:, 1:]
-    gains, k = signs[signs != 0, None] * rows[signs != 0], int(np.sum(signs != 0))
-    closed = rows[signs == 0]
-    result = linprog(
-        c=np.concatenate([np.zeros(len(columns)), -np.ones(k)]),
-        A_ub=np.hstack([-gains, np.eye(k)]),
-        b_ub=np.zeros(k),
-        A_eq=np.hstack([closed, np.zeros((len(closed), k))]) if len(closed) else None,
-        b_eq=np.zeros(len(closed)) if len(closed) else None,
-        bounds=[(None, None)] * len(columns) + [(0.0, 1.0)] * k,
-        method="highs",
-    )
-    if result.status != 0 or -result.fun < 0.5:
+    size = np.where(reach > 0, reach, 1.0)
+    distinct, place = np.unique(np.column_stack([side, X[:, columns] / size]), axis=0, return_inverse=True)
+    signs, rows = distinct[:, 0], distinct[:, 1:]
+    towards, closed = signs[signs != 0, None] * rows[signs != 0], rows[signs == 0]
+    if not _exists(towards, closed):
+        return none
+    found = _largest(towards, closed)
+    if found is None:
         return none
     direction = np.zeros(X.shape[1])
-    direction[columns] = result.x[: len(columns)] / np.where(reach > 0, reach, 1.0)
-    return polish(X, side, free, direction)
+    direction[columns] = found[: len(columns)] / size
+    moved = np.zeros(len(distinct), bool)
+    moved[signs != 0] = found[len(columns) :] > 0.5
+    return polish(X, side, free, direction, moved[place.reshape(-1)])
+
+
+def _exists(towards: np.ndarray, closed: np.ndarray) -> bool:
+    """Whether any direction gains, by constraints that are added as they are broken: few ever matter."""
+    from scipy.optimize import linprog
+
+    gain = towards.sum(axis=0)
+    gain = gain / max(np.max(np.abs(gain)), 1e-300)
+    rows = np.concatenate([-towards, closed, -closed])  # every one times d must not be positive
+    used = np.linspace(0, len(rows) - 1, min(len(rows), AT_ONCE)).astype(int)
+    while True:
+        result = linprog(-gain, A_ub=rows[used], b_ub=np.zeros(len(used)), bounds=(-1.0, 1.0), method="highs")
+        if result.status != 0 or -result.fun < 1e-9:
+            return False
+        broken = rows @ result.x
+        worst = np.setdiff1d(np.argsort(-broken)[:AT_ONCE], used)
+        worst = worst[broken[worst] > 1e-7]
+        if not len(worst):
+            return True
+        used = np.concatenate([used, worst])
+
+
+def _largest(towards: np.ndarray, closed: np.ndarray) -> np.ndarray | None:
+    """d and u of the second programme."""
+    from scipy import sparse
+    from scipy.optimize import linprog
+
+    k, p = towards.shape
+    result = linprog(
+        c=np.concatenate([np.zeros(p), -np.ones(k)]),
+        A_ub=sparse.hstack([sparse.csr_array(-towards), sparse.eye_array(k)]).tocsc(),
+        b_ub=np.zeros(k),
+        A_eq=sparse.hstack([sparse.csr_array(closed), sparse.csr_array((len(closed), k))]).tocsc() if len(closed) else None,
+        b_eq=np.zeros(len(closed)) if len(closed) else None,
+        bounds=[(None, None)] * p + [(0.0, 1.0)] * k,
+        method="highs",
+    )
+    return result.x if result.status == 0 and -result.fun > 0.5 else None
 
 
 def _null_space(X: np.ndarray, free: np.ndarray) -> np.ndarray:

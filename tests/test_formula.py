@@ -1,42 +1,18 @@
-"""Formulas: reading them, arrays from them, and the same arrays for new data. R's habits and formulaic's traps."""
+"""Formulas: reading them, and arrays from them. R's habits and formulaic's traps."""
 
-import pickle
-import time
-
-import duckdb
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from tables_of_formulas import CONTRACEPTION, KINDS, TABLE, N, X, make
 
 from jaxglm import formula, frames
-
-RNG = np.random.default_rng(7)
-N = 40
-CONTRACEPTION = {
-    "use": np.where(RNG.random(N) < 0.4, "Y", "N"),
-    "age": RNG.integers(-14, 20, N),
-    "urban": np.where(np.arange(N) % 3 == 0, "Y", "N"),
-    "livch": np.array(["0", "1", "2", "3+"])[np.arange(N) % 4],
-    "district": np.arange(N) % 5,
-}
-KINDS = {
-    "pandas": pd.DataFrame,
-    "polars": pl.DataFrame,
-    "pyarrow": pa.table,
-    "duckdb": lambda columns: duckdb.from_arrow(pa.table(columns)),
-}
 
 
 @pytest.fixture(params=list(KINDS))
 def kind(request):
     return KINDS[request.param]
-
-
-def make(text, data, **options):
-    table = frames.frame(data)
-    return formula.materialise(formula.parse(text, columns=table.columns, **options), table)
 
 
 def test_contraception_in_every_kind(kind):
@@ -61,16 +37,6 @@ def test_required_columns_are_those_used_and_no_more():
 
 
 # --- the right side -------------------------------------------------------------------------------------------------
-
-X = np.array([1.0, 2.0, 3.0, 5.0, 8.0, 13.0])
-TABLE = {
-    "y": np.array([0.0, 1, 0, 1, 1, 0]),
-    "x": X,
-    "k": np.array([1, 2, 3, 1, 2, 3]),
-    "u": np.array(["b", "a", "c", "a", "b", "c"]),
-    "v": np.array(["p", "p", "q", "q", "p", "q"]),
-    "t": np.array([True, False, True, False, False, True]),
-}
 
 
 @pytest.mark.parametrize(
@@ -389,73 +355,3 @@ def test_no_rows_are_left():
     parsed = formula.parse("y ~ x")
     with pytest.raises(ValueError, match=r"no rows are left\. Every row misses a value in y, x"):
         formula.materialise(parsed, frames.keep(table, ~frames.missing(table, parsed.variables)))
-
-
-# --- new data -------------------------------------------------------------------------------------------------------
-
-RICH = "use ~ poly(age, 2) + scale(age) + bs(age, df=4) + I(age^2):urban + livch + C(district) + offset(log(age + 20))"
-
-
-@pytest.mark.parametrize("of", list(KINDS))
-def test_a_spec_makes_the_same_design_of_any_table(kind, of):
-    made = make(RICH, KINDS[of](CONTRACEPTION))
-    spec = formula.Spec.from_bytes(made.spec.to_bytes())
-    new = {name: values[5:17] for name, values in CONTRACEPTION.items() if name != "use"}
-    np.testing.assert_allclose(spec.design(kind(new)), made.X[5:17], rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(spec.offset(kind(new)), made.offset[5:17])
-    one = {name: values[:1] for name, values in new.items()}
-    np.testing.assert_allclose(spec.design(kind(one)), made.X[5:6], rtol=1e-12, atol=1e-12)
-    assert spec.names == made.names
-    assert len(pickle.dumps(spec)) < 20_000
-
-
-def test_unseen_levels_are_an_error(kind):
-    spec = make("use ~ urban + C(district)", kind(CONTRACEPTION)).spec
-    with pytest.raises(ValueError, match=r"column 'urban' has levels that the fit has not seen: 'X'\. It saw 'N', 'Y'"):
-        spec.design(kind({"urban": ["Y", "X"], "district": [0, 1]}))
-    with pytest.raises(ValueError, match=r"levels that are not among its own: .*9"):
-        spec.design(kind({"urban": ["Y", "N"], "district": [0, 9]}))
-    with pytest.raises(ValueError, match="no column 'district'"):
-        spec.design(kind({"urban": ["Y", "N"]}))
-
-
-def test_numbers_and_text_do_not_stand_in_for_each_other(kind):
-    spec = make("use ~ age + livch", kind(CONTRACEPTION)).spec
-    with pytest.raises(TypeError, match="column 'age' holds String, not numbers"):
-        spec.design(kind({"age": ["old"], "livch": ["0"]}))
-    with pytest.raises(ValueError, match="not seen: 0"):
-        spec.design(kind({"age": [1.0], "livch": [0]}))
-
-
-def test_missing_values_make_rows_of_nan(kind):
-    spec = make("use ~ age + urban + offset(district)", kind(CONTRACEPTION)).spec
-    new = {"age": [1.0, None, 3.0], "urban": ["Y", "Y", None], "district": [1, None, 3]}
-    np.testing.assert_array_equal(spec.design(kind(new)), [[1, 1, 1], [np.nan] * 3, [np.nan] * 3])
-    np.testing.assert_array_equal(spec.offset(kind(new)), [1, np.nan, 3])
-    none = {"age": np.array([np.nan]), "urban": ["Y"], "district": [1]}
-    assert np.isnan(spec.design(kind(none))).all()
-
-
-def test_beyond_the_knots():
-    spec = make("use ~ bs(age, df=4)", CONTRACEPTION).spec
-    with pytest.raises(ValueError, match="formula 'use ~ bs"):
-        spec.design({"age": [99.0]})
-
-
-def test_bytes_that_are_no_spec():
-    with pytest.raises(ValueError, match="not a Spec"):
-        formula.Spec.from_bytes(pickle.dumps({}))
-
-
-def test_a_million_rows_take_less_than_a_second():
-    n = 1_000_000
-    columns = {name: RNG.normal(size=n) for name in ("y", "x1", "x2", "x3")}
-    columns["u"] = np.array(["a", "b", "c", "d"])[RNG.integers(0, 4, n)]
-    parsed = formula.parse("y ~ x1 + x2 + x3 + u")
-    best = np.inf
-    for make_table in (pd.DataFrame, pl.DataFrame, pa.table):
-        table = frames.frame(make_table(columns))
-        start = time.perf_counter()
-        assert formula.materialise(parsed, table).X.shape == (n, 7)
-        best = min(best, time.perf_counter() - start)
-    assert best < 1.0

@@ -68,7 +68,7 @@ class State:
 class Trial:
     """What one look at the rows says of a trial point: `objective`; `valid`; the next `increment` with its `decrement`
     and `floor_length`; whether the factorization is `doubtful`; and of the step that led here, whether it is too long to
-    stop at (`moving`), and whether it proves separation (`separates`)."""
+    stop at, or the rows have no information left (`moving`), and whether it proves separation (`separates`)."""
 
     objective: Array
     valid: Array
@@ -91,11 +91,13 @@ def evaluate(problem: Problem, algebra: Algebra, options: IRLS, state: State) ->
         row = working(family, part, eta, floor)
         eta, change = jnp.where(present, eta, 0.0), jnp.where(present, part.design.dot(state.step), 0.0)
         sums = (jnp.sum(row.deviance), jnp.sum(jnp.abs(row.weights) * eta**2))
-        peaks = (jnp.any(~row.valid), jnp.max(jnp.abs(eta)), jnp.max(jnp.abs(change)), separation(family, part, change))
+        informed = jnp.any(row.weights != 0)
+        extent, reach = jnp.max(jnp.abs(eta)), jnp.max(jnp.abs(change))
+        peaks = (jnp.any(~row.valid), informed, extent, reach, separation(family, part, change))
         return row.weights, row.scores[:, None], Totals(sums, peaks)
 
     collected, totals = algebra.gather(problem.rows, look)
-    (deviance, eta_square), (outside, extent, reach, (gain, against)) = totals.sums, totals.peaks
+    (deviance, eta_square), (outside, informed, extent, reach, (gain, against)) = totals.sums, totals.peaks
     solved = algebra.solve(collected, problem.penalty, problem.pull(coefficients), state.keep)
     objective = deviance + problem.penalty_at(coefficients)
     rounded = jnp.sqrt(eta_square) + jnp.sum(jnp.abs(coefficients) * solved.factor.lengths) + jnp.sqrt(jnp.abs(objective))
@@ -108,7 +110,7 @@ def evaluate(problem: Problem, algebra: Algebra, options: IRLS, state: State) ->
         decrement=jnp.sum(solved.whitened[:, 0] ** 2),
         floor_length=algebra.noise(solved.factor, rounded),
         doubtful=~algebra.trusts(solved.factor),
-        moving=(reach > 0.1 * (1.0 + extent)) & family.can_separate,
+        moving=((reach > 0.1 * (1.0 + extent)) & family.can_separate) | ~informed,
         separates=(gain > jnp.sqrt(epsilon) * extent) & (against <= SEPARATION * gain),
     )
 

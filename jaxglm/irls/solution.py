@@ -35,6 +35,7 @@ class Solution:
     coefficients: (p,), NaN where aliased; covariance: (p, p); deviance, null_deviance, log_likelihood, dispersion;
     rank: independent columns; n_obs: rows of positive weight; spans_constant: whether the null model has an intercept;
     n_iterations; status: a `jaxglm.Status`; infinite: (p,), the direction -1, 0, 1 of diverging coefficients;
+    aliased: (p,), columns that depend on those before them;
     direction: (p,), along which the likelihood rises for ever if the status is SEPARATED, else zero; doubtful: whether
     the factorization could not be trusted, and the fit has to be made with IRLS(factorization="orthogonal").
     """
@@ -51,6 +52,7 @@ class Solution:
     n_iterations: Any
     status: Any
     infinite: Any
+    aliased: Any
     direction: Any
     doubtful: Any
 
@@ -153,39 +155,77 @@ def null_intercept(problem: Problem, options: IRLS) -> Array | None:
     if problem.rows.offset is None:
         return None
     one = jnp.ones(1, problem.dtype)
-    null = replace(problem, rows=replace(problem.rows, design=Constant()), scale=one, penalty=None, start=None, reach=one)
+    rows, start = replace(problem.rows, design=Constant()), _null_start(problem)
+    null = replace(problem, rows=rows, scale=one, penalty=None, start=start[None], reach=one)
     return optimise(null, NORMAL, options).coefficients[0]
 
 
+def _offset(rows: Rows) -> Array:
+    return jnp.zeros_like(rows.y) if rows.offset is None else rows.offset
+
+
+def _null_start(problem: Problem) -> Array:
+    """Where to start a null model with an offset: the mean response at the mean offset; where some row's mean is not
+    valid or overflows there, at the largest offset; else at zero."""
+    family, total = problem.family, problem.total_weight
+
+    def look(part: Rows) -> Totals:
+        offset = jnp.where(part.present, _offset(part), 0.0)
+        return Totals(jnp.sum(jnp.where(part.present, part.weights * offset, 0.0)), jnp.max(jnp.abs(offset)))
+
+    offsets = fold(problem.rows, look)
+    center = family.link(family.start_at(problem.mean_response, total))
+    candidates = jnp.stack([center - offsets.sums / jnp.where(total > 0, total, 1.0), center - offsets.peaks])
+
+    def check(part: Rows) -> Totals:
+        rows = jax.vmap(lambda c: working(family, part, c + _offset(part)))(candidates)
+        return Totals(jnp.sum(rows.deviance, axis=1), jnp.any(~rows.valid, axis=1))
+
+    checked = fold(problem.rows, check)
+    good = jnp.isfinite(checked.sums) & ~checked.peaks & jnp.isfinite(candidates)
+    return jnp.where(good[0], candidates[0], jnp.where(good[1], candidates[1], 0.0))
+
+
 def conclude(problem: Problem, algebra: Algebra, options: IRLS, state: State) -> Solution:
-    """The solution that a final state stands for, in the user's terms."""
+    """All that is known of a final state, in the user's terms, whatever its status; `reported` hides what is no answer."""
     keep = state.keep
     found = statistics(problem, algebra, state.coefficients, keep, null_intercept(problem, options))
-    status = state.status
-    separated = status == Status.SEPARATED
+    separated = state.status == Status.SEPARATED
     size = jnp.abs(state.step) * problem.reach
     diverging = separated & (size > 1e-6 * jnp.max(size))
-    lost = (status == Status.INVALID_DATA) | (status == Status.NO_DATA) | (status == Status.STEP_FAILED)
-    uncertain = lost | (status == Status.MAX_ITERATIONS)
-
-    def unless(flag: Array, value: Array) -> Array:
-        return jnp.where(flag, jnp.nan, value)
-
+    covariance = found.covariance / problem.scale[:, None] / problem.scale
     return Solution(
-        coefficients=unless(lost | ~keep, state.coefficients / problem.scale),
-        covariance=unless(
-            uncertain | diverging[:, None] | diverging, found.covariance / problem.scale[:, None] / problem.scale
-        ),
-        deviance=unless(lost, found.deviance),
-        null_deviance=unless(lost, found.null_deviance),
-        log_likelihood=unless(lost, found.log_likelihood),
-        dispersion=unless(lost, found.dispersion),
-        rank=jnp.where(lost, 0, jnp.sum(keep, dtype=jnp.int32)),
+        coefficients=jnp.where(keep, state.coefficients / problem.scale, jnp.nan),
+        covariance=jnp.where(diverging[:, None] | diverging, jnp.nan, covariance),
+        deviance=found.deviance,
+        null_deviance=found.null_deviance,
+        log_likelihood=found.log_likelihood,
+        dispersion=found.dispersion,
+        rank=jnp.sum(keep, dtype=jnp.int32),
         n_obs=problem.n_obs,
         spans_constant=found.spans_constant,
         n_iterations=state.n_iterations,
-        status=status,
+        status=state.status,
         infinite=jnp.where(diverging, jnp.sign(state.step), 0.0).astype(jnp.int32),
+        aliased=~keep,
         direction=jnp.where(separated, state.step / problem.scale, 0.0),
         doubtful=state.doubtful,
+    )
+
+
+def reported(solution: Solution) -> Solution:
+    """What may be told of a solution, or of many: without data or without a valid step nothing is known, and the last
+    iterate of a fit that ran out of steps has no errors. NumPy in, NumPy out."""
+    status = solution.status
+    where = status.__array_namespace__().where
+    lost = (status == Status.INVALID_DATA) | (status == Status.NO_DATA) | (status == Status.STEP_FAILED)
+    uncertain = lost | (status == Status.MAX_ITERATIONS)
+    nan = float("nan")
+    scalars = ("deviance", "null_deviance", "log_likelihood", "dispersion")
+    return replace(
+        solution,
+        coefficients=where(lost[..., None], nan, solution.coefficients),
+        covariance=where(uncertain[..., None, None], nan, solution.covariance),
+        rank=where(lost, 0, solution.rank),
+        **{name: where(lost, nan, getattr(solution, name)) for name in scalars},
     )
