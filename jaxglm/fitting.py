@@ -2,7 +2,7 @@
 
 Every fit goes through a fast pass with normal equations. What it reports then decides:
 
-- doubtful (dependent columns, condition beyond about 1e6): again, in float64, by orthogonal factorization;
+- doubtful (a column of which less than about 3e-4 is left after those before it, in scaled terms): again, in float64, by orthogonal factorization;
 - separated: the limits, from a fit of the rows that stay undecided (`jaxglm.separation`);
 - stopped without an answer, where estimates could be infinite: a linear programme tells separated from slow.
 
@@ -50,8 +50,7 @@ def fit(task: Task, progress: Progress | None = None) -> Solution:
     g = len(task.source.sizes)
     found = nothing(g, task.source.p)
     groups = np.flatnonzero(task.source.sizes > 0)
-    with ExitStack() as stack:
-        stack.enter_context(arithmetic(task.device))
+    with arithmetic(task.device):
         first = _fast_crossed if isinstance(task.source, Crossed) else _fast
         for done in first(task, found, groups, progress):
             doubtful = done[found.doubtful[done]]

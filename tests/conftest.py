@@ -1,9 +1,33 @@
-"""What every test runs under: strict promotion of types, and warnings that are errors (pyproject.toml)."""
+"""What every test runs under: strict promotion of types, and warnings that are errors (pyproject.toml).
+
+Compiling takes most of the time, so the processes of one run share what they have compiled, in a folder that goes away.
+"""
+
+import os
+import shutil
+import tempfile
 
 import jax
 import pytest
 
+SHARED = "JAXGLM_TESTS_COMPILED"
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def pytest_configure(config):
+    if SHARED not in os.environ:
+        os.environ[SHARED] = tempfile.mkdtemp()
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(SHARED), ignore_errors=True))
+    jax.config.update("jax_compilation_cache_dir", os.environ[SHARED])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_compiled():
+    """Programs in memory go with the file that needed them."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture
