@@ -17,7 +17,7 @@ import numpy as np
 from jaxglm import families, fitting
 from jaxglm.errors import listed
 from jaxglm.family import Family
-from jaxglm.groups import Groups, absent, factorize, sort_rows
+from jaxglm.groups import Groups, absent, factorize, factorize_column, sort_rows
 from jaxglm.irls.many import number_of_fits
 from jaxglm.irls.options import IRLS
 from jaxglm.observations import Observations, log_exposure
@@ -111,6 +111,8 @@ def scan(
     (['x1', 'feature'], (3, 2))
     """
     names = _named(_column_names(X, names), np.shape(X)[-1])
+    if "feature" in names:
+        raise ValueError("a covariate is called 'feature', which is the name of the feature's term; give other names")
     labels = _column_names(features, None)
     X, (y, levels) = _numbers("X", X), _response(y)
     require_proportions(levels, families.named(family))
@@ -219,7 +221,11 @@ def _numbers(name: str, values: Any) -> np.ndarray:
 
 
 def _response(y: Any) -> tuple[np.ndarray, Any]:
-    """Numbers, or 0 and 1 for two labels in sorted order, and the labels."""
+    """Numbers, or 0 and 1 for two labels in their order, and the labels."""
+    category = getattr(y, "cat", y)
+    if hasattr(category, "categories") and hasattr(category, "codes"):
+        labels, codes = factorize_column(y)
+        return _two_labels(labels, codes, codes.shape)
     if hasattr(y, "to_numpy") and not isinstance(y, np.ndarray):
         y = y.to_numpy()
     array = np.asarray(y)
@@ -229,13 +235,17 @@ def _response(y: Any) -> tuple[np.ndarray, Any]:
     missing = absent(flat)
     if array.dtype.kind == "O" and all(isinstance(value, (int, float, np.number)) for value in flat[~missing]):
         return np.where(missing, np.nan, np.where(missing, 0.0, flat).astype(float)).reshape(array.shape), None
-    labels, codes = np.unique(flat[~missing].astype(str), return_inverse=True)
+    labels, found = np.unique(flat[~missing].astype(str), return_inverse=True)
+    codes = np.full(len(flat), -1)
+    codes[~missing] = found
+    return _two_labels(labels, codes, array.shape)
+
+
+def _two_labels(labels: np.ndarray, codes: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     if len(labels) != 2:
         some = listed(labels)
         raise ValueError(f"a response of labels must have exactly two, failure and success; this one has {len(labels)}: {some}")
-    out = np.full(len(flat), np.nan)
-    out[~missing] = codes
-    return out.reshape(array.shape), labels
+    return np.where(codes < 0, np.nan, codes).reshape(shape), labels
 
 
 def require_proportions(labels: Any, model: Family) -> None:
@@ -279,7 +289,7 @@ def _grouping(X: np.ndarray, rows: dict[str, np.ndarray], groups: Any) -> tuple[
                 raise ValueError(f"{name} must have shape ({X.shape[0]},), one value for each row of X, not {shape}")
         return None, np.zeros(X.shape[0], np.int64), 1
     g = number_of_fits(X.shape, shapes)
-    return Groups(("fit",), (np.arange(g),), np.zeros(0, np.int64)), None, g
+    return Groups(("fit",), (np.arange(g),), np.zeros(0, np.int64), positional=True), None, g
 
 
 def _without_missing(observations: Observations, missing: str) -> tuple[Observations, np.ndarray]:

@@ -109,6 +109,8 @@ def run_fit(arguments: argparse.Namespace) -> int:
     from jaxglm import files
     from jaxglm.model import glm
 
+    if arguments.out is None and arguments.format not in (None, "csv"):
+        raise ValueError(f"standard output takes csv only; give --out to write {arguments.format}")
     family = _family(arguments)
     by = [name.strip() for given in arguments.by for name in given.split(",")]
     shapes = [value for value in family.parameters.values() if isinstance(value, str)]
@@ -185,8 +187,6 @@ def _write(result: Any, arguments: argparse.Namespace) -> None:
     from jaxglm import files
 
     if arguments.out is None:
-        if arguments.format not in (None, "csv"):
-            raise ValueError(f"standard output takes csv only; give --out to write {arguments.format}")
         files.write_csv(result.tidy(), sys.stdout.buffer)
         return
     ending = FORMATS[arguments.format or files.format_of(arguments.data)]

@@ -233,7 +233,7 @@ def NegativeBinomial(theta: Any = None, link: str | Link | None = None) -> Famil
             "NegativeBinomial needs a theta: estimating it is not available yet. Give a number, one value a fit, "
             "or the name of a column, for example NegativeBinomial(theta=2.0)"
         )
-    theta = _shape_parameter("theta", theta, lambda value: value > 0, "positive")
+    theta = _shape_parameter("theta", theta)
     return _build(
         "negative_binomial",
         link,
@@ -255,9 +255,7 @@ def Tweedie(power: Any, link: str | Link | None = None) -> Family:
     power: a number, one a fit, or the name of a column. From 2 upwards, responses must be positive. The likelihood has
     no closed form: log-likelihood, AIC and BIC are NaN.
     """
-    power = _shape_parameter(
-        "power", power, lambda value: value >= 1, "at least 1 (below 1 there is no such distribution; 0 is Gaussian)"
-    )
+    power = _shape_parameter("power", power)
     return _build("tweedie", link, _POWER, parameters={"power": power})
 
 
@@ -290,13 +288,27 @@ def QuasiPoisson(link: str | Link | None = None) -> Family:
     return _build("quasipoisson", link, _POISSON)
 
 
-def _shape_parameter(name: str, value: Any, valid: Callable[[Any], Any], what: str) -> Any:
+_VALID: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "theta": (lambda value: value > 0, "positive"),
+    "power": (lambda value: value >= 1, "at least 1 (below 1 there is no such distribution; 0 is Gaussian)"),
+}
+
+
+def _shape_parameter(name: str, value: Any) -> Any:
     """A number, an array or the name of a column, checked where it is known; lists and columns become arrays."""
     if isinstance(value, (list, tuple)) or hasattr(value, "to_numpy"):
         value = np.asarray(value, np.float64)
-    if isinstance(value, (int, float, np.ndarray, np.number)) and not np.all(valid(value)):
+    valid, what = _VALID[name]
+    if isinstance(value, (int, float, np.ndarray, np.number)) and not np.all(valid(value) | np.isnan(value)):
         raise ValueError(f"{name} must be {what}, not {value!r}")
     return value
+
+
+def check_parameters(family: Family) -> None:
+    """Raise ValueError for shape parameters out of range; what is missing passes."""
+    if family.name in ("negative_binomial", "tweedie"):
+        for name, value in family.parameters.items():
+            _shape_parameter(name, value)
 
 
 _NAMED: dict[str, Callable[..., Family]] = {

@@ -2,7 +2,8 @@
 
 Every fit goes through a fast pass with normal equations. What it reports then decides:
 
-- doubtful (a column of which less than about 3e-4 is left after those before it, in scaled terms): again, in float64, by orthogonal factorization;
+- doubtful: again, in float64, by orthogonal factorization. A fit is doubtful if of some column too little is left after
+  those before it (in float64 less than 3e-4 of its length) for the Gram matrix to tell (`irls.normal`);
 - separated: the limits, from a fit of the rows that stay undecided (`jaxglm.separation`);
 - stopped without an answer, where estimates could be infinite: a linear programme tells separated from slow.
 
@@ -25,7 +26,7 @@ import numpy as np
 
 from jaxglm.family import Family
 from jaxglm.irls.loop import toward_infinity
-from jaxglm.irls.many import solve_batch
+from jaxglm.irls.many import lanes_of, solve_batch
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import typed
 from jaxglm.irls.ragged import Lanes, solve_tiles
@@ -155,9 +156,9 @@ def _accurate(task: Task, found: Solution, groups: np.ndarray) -> None:
         _store(found, call.members, _solve_call(task, options, np.float64, True, call))
 
 
-@partial(jax.jit, static_argnums=(2, 3))
-def _solve_crossed(data: Data, start: Any, g: int, options: IRLS) -> Solution:
-    return solve_batch(data, start, g, options)
+@partial(jax.jit, static_argnums=(2, 3, 4))
+def _solve_crossed(data: Data, start: Any, g: int, options: IRLS, lanes: int) -> Solution:
+    return solve_batch(data, start, g, options, lanes)
 
 
 def _fast_crossed(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> Iterator[np.ndarray]:
@@ -199,7 +200,8 @@ def _crossed(task: Task, index: np.ndarray, options: IRLS, dtype: Any) -> Soluti
         own=part(source.own, 1),
         shared=True,
     )
-    return _solve_crossed(data, part(task.start, 1), len(index), options)
+    lanes = lanes_of(source.X.shape, len(index), (task.device or jax.devices()[0]).platform)
+    return _solve_crossed(data, part(task.start, 1), len(index), options, lanes)
 
 
 def _separate(task: Task, found: Solution, groups: np.ndarray) -> None:

@@ -19,11 +19,12 @@ from jaxglm.errors import UnknownGroupError, did_you_mean, listed
 @dataclass(frozen=True)
 class Groups:
     """g groups of N rows. names: of the key columns; keys: one array (g,) a key column, sorted by the first, then the
-    second, and so on; codes: (N,), -1 where a key is missing."""
+    second, and so on; codes: (N,), -1 where a key is missing; positional: whether the key is nothing but the position."""
 
     names: tuple[str, ...]
     keys: tuple[np.ndarray, ...]
     codes: np.ndarray
+    positional: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keys", tuple(map(_in_microseconds, self.keys)))
@@ -58,7 +59,7 @@ class Groups:
             hit &= equal if equal.shape == hit.shape else False
         if not hit.any():
             labels = self.labels
-            near = did_you_mean(str(key), map(str, labels[:1000]))
+            near = did_you_mean(key, labels[:1000]) if isinstance(key, str) and isinstance(labels[0], str) else ""
             raise UnknownGroupError(f"there is no group {key!r}.{near} Groups: {listed(labels)}")
         return int(np.argmax(hit))
 
@@ -90,18 +91,29 @@ def sort_rows(codes: np.ndarray, g: int) -> Order:
 
 
 def factorize(labels: Any, names: Sequence[str] = ("group",)) -> Groups:
-    """Groups from labels: an array (N,) of any kind, or for several keys a sequence of arrays or an (N, k) array.
+    """Groups from labels: an array (N,) of any kind; for several keys a tuple of arrays, an (N, k) array, or a list with
+    a tuple for each row.
 
     >>> from jaxglm.groups import factorize
     >>> factorize(["b", "a", "b"]).codes.tolist()
     [1, 0, 1]
     """
-    columns = list(labels) if isinstance(labels, (tuple, list)) and len(labels) and np.ndim(labels[0]) == 1 else [labels]
-    if len(columns) == 1 and np.ndim(labels) == 2:
-        columns = list(_array(labels).T)
+    columns = _key_columns(labels)
     if len(names) != len(columns):
         names = [f"{names[0]}_{i + 1}" for i in range(len(columns))] if len(columns) > 1 else ["group"]
-    return combine(names, *zip(*map(_factorize_one, columns), strict=True))
+    return combine(names, *zip(*map(factorize_column, columns), strict=True))
+
+
+def _key_columns(labels: Any) -> list[Any]:
+    """One array a key: from one array, from a tuple or list of arrays, from a list of tuples, one a row, or (N, k)."""
+    if isinstance(labels, (tuple, list)) and len(labels):
+        if isinstance(labels, list) and all(isinstance(label, tuple) for label in labels):
+            return [list(column) for column in zip(*labels, strict=True)]
+        if all(hasattr(column, "__len__") and not isinstance(column, (str, bytes)) for column in labels):
+            return list(labels)
+    if np.ndim(labels) == 2:
+        return list(_array(labels).T)
+    return [labels]
 
 
 def combine(names: Sequence[str], levels: Sequence[np.ndarray], codes: Sequence[np.ndarray]) -> Groups:
@@ -145,7 +157,7 @@ def _in_microseconds(level: np.ndarray) -> np.ndarray:
     return coarse if np.array_equal(coarse.astype(level.dtype), level) else level
 
 
-def _factorize_one(labels: Any) -> tuple[np.ndarray, np.ndarray]:
+def factorize_column(labels: Any) -> tuple[np.ndarray, np.ndarray]:
     """Sorted levels and codes of one key column; those of a categorical are in its order."""
     category = getattr(labels, "cat", labels)
     if hasattr(category, "categories") and hasattr(category, "codes"):

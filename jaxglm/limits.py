@@ -8,12 +8,14 @@ columns stay those of the whole fit.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxglm.family import Family
+from jaxglm.irls.loop import toward_infinity
 from jaxglm.irls.problem import typed
 from jaxglm.irls.solution import Solution
 from jaxglm.packing import Stacked, owners, reweighted
@@ -56,15 +58,16 @@ def put_limits(
 
     failed = found.status[groups] == Status.STEP_FAILED
     complete = inner.status == Status.NO_DATA
-    deviance = np.where(complete, 0.0, inner.deviance)
-    dispersion, ratio = _dispersion(task.family, found.n_obs[groups] - kept.sum(axis=1), inner)
+    family = task.subset(rows, groups).family
+    saturated = _at_the_end(family, rows, owner, moved)
+    deviance = np.where(complete, 0.0, inner.deviance) + saturated.deviance
+    dispersion, ratio = _dispersion(task.family, found.n_obs[groups] - kept.sum(axis=1), inner, saturated.chi_square)
     unknown = ~determined | ~kept
     covariance = np.where(unknown[:, :, None] | unknown[:, None, :], np.nan, inner.covariance * ratio[:, None, None])
     estimates = np.where(diverging, base + push[:, None] * direction, base)
     found.coefficients[groups] = np.where(~kept | (determined & lost[:, None]), np.nan, estimates)
     found.covariance[groups] = covariance
     found.deviance[groups] = deviance
-    family = task.subset(rows, groups).family
     found.log_likelihood[groups] = _log_likelihood(family, rows, owner, base, direction, deviance)
     found.dispersion[groups] = dispersion
     found.n_iterations[groups] += inner.n_iterations
@@ -73,7 +76,7 @@ def put_limits(
     found.direction[groups] = direction
     for place in np.flatnonzero(failed):
         found.spans_constant[groups[place]] = _spans_constant(rows.X[(owner == place) & present])
-    _put_null_limits(found, groups, rows, owner, task.subset(rows, groups).family)
+    _put_null_limits(found, groups, rows, owner, family)
     return inner.status == Status.SEPARATED
 
 
@@ -99,12 +102,33 @@ def _push(
     return np.minimum(np.maximum(push, needed.max(axis=1)), FARTHEST)
 
 
-def _dispersion(family: Family, degrees: np.ndarray, inner: Solution) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class Ends:
+    """What rows at an infinite eta add to each group, (g,): nothing where they are fitted perfectly, as in all families
+    but those whose responses may lie beyond the means of their link."""
+
+    deviance: np.ndarray
+    chi_square: np.ndarray
+
+
+def _at_the_end(family: Family, rows: Stacked, owner: np.ndarray, which: np.ndarray) -> Ends:
+    """What some of the rows add when their means are at their ends."""
+    by_row = typed(jax.tree.map(lambda leaf: leaf if np.ndim(leaf) == 0 else leaf[owner], family), np.float64)
+    y = jnp.asarray(np.where(which, rows.y, 0.5))
+    mean = by_row.link.mean(toward_infinity(by_row, y) * jnp.inf)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        left = np.where(np.asarray(y != mean.mu), np.asarray((y - mean.mu) ** 2 / by_row.variance_at(mean.mu)), 0.0)
+        unit = np.where(np.asarray(y != mean.mu), np.asarray(by_row.unit_deviance_at(y, mean)), 0.0)
+    g, weights = len(rows.sizes), np.where(which, rows.weights, 0.0)
+    return Ends(*(np.bincount(owner[which], (weights * value)[which], g) for value in (unit, left)))
+
+
+def _dispersion(family: Family, degrees: np.ndarray, inner: Solution, more: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The dispersion by the degrees of freedom of the whole fit, and its ratio to that of what remains."""
     if family.dispersion is not None:
         return np.full(len(degrees), family.dispersion), np.ones(len(degrees))
     inner_degrees = inner.n_obs - inner.rank
-    chi_square = np.where(inner_degrees > 0, inner.dispersion * inner_degrees, 0.0)
+    chi_square = np.where(inner_degrees > 0, inner.dispersion * inner_degrees, 0.0) + more
     dispersion = np.where(degrees > 0, chi_square / np.maximum(degrees, 1), np.nan)
     return dispersion, dispersion / np.where(inner_degrees > 0, inner.dispersion, np.nan)
 
@@ -117,16 +141,15 @@ def _spans_constant(X: np.ndarray) -> bool:
 
 
 def _put_null_limits(found: Solution, groups: np.ndarray, rows: Stacked, owner: np.ndarray, family: Family) -> None:
-    """The null model's deviance is 0 where all its responses lie at the same infinite end."""
-    by_row = jax.tree.map(lambda leaf: leaf if np.ndim(leaf) == 0 else leaf[owner], family)
+    """The null model's deviance where all its responses lie at the same infinite end."""
+    by_row = typed(jax.tree.map(lambda leaf: leaf if np.ndim(leaf) == 0 else leaf[owner], family), np.float64)
     present = rows.weights > 0
-    saturated = np.asarray(typed(by_row, np.float64).link(jnp.asarray(np.where(present, rows.y, 0.5))))
-    end = np.where(np.isinf(saturated), np.sign(saturated), 0.0)
+    end = np.asarray(toward_infinity(by_row, jnp.asarray(np.where(present, rows.y, 0.5))))
     low, high = np.full(len(groups), 2.0), np.full(len(groups), -2.0)
     np.minimum.at(low, owner[present], end[present])
     np.maximum.at(high, owner[present], end[present])
     alike = (low == high) & (low != 0) & found.spans_constant[groups]
-    found.null_deviance[groups[alike]] = 0.0
+    found.null_deviance[groups[alike]] = _at_the_end(family, rows, owner, present & alike[owner]).deviance[alike]
 
 
 def _combined(rows: Stacked, owner: np.ndarray, outer: np.ndarray, inner: np.ndarray, moved: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ from jaxglm.irls.options import IRLS
 from jaxglm.observations import Observations, log_exposure
 from jaxglm.penalty import Ridge
 from jaxglm.results import GLMResults, Table
+from jaxglm.tables import RESERVED
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,9 @@ def glm(
     """
     frame = tables.frame(data)
     by = [] if by is None else [by] if isinstance(by, str) else list(by)
+    clash = [name for name in dict.fromkeys(by) if name in RESERVED or by.count(name) > 1]
+    if clash:
+        raise ValueError(f"by={listed(clash)}: a key given twice, or called like a column of the result tables; rename it")
     if by and responses is not None:
         raise ValueError(
             "by= and responses= cannot be combined: give one row set for each group, or one design for all responses"
@@ -99,9 +103,10 @@ def glm(
     if missing not in ("drop", "invalid"):
         raise ValueError(f'missing must be "drop" or "invalid", not {missing!r}')
     model = families.named(family)
-    parsed = _parse(formula, frame, responses is not None, [*by, weights, offset, exposure])
+    shapes = [leaf for leaf in jax.tree.leaves(model) if isinstance(leaf, str)]
+    parsed = _parse(formula, frame, responses is not None, [*by, weights, offset, exposure, *shapes])
     _check_response(parsed, frame, model)
-    columns = _columns(frame, parsed.variables, by, weights, offset, exposure)
+    columns = _columns(frame, [*parsed.variables, *shapes], by, weights, offset, exposure)
     model = _shapes_from_columns(model, frame, columns)
     used = ~columns.missing & (columns.codes >= 0)
     everything = bool(used.all())
@@ -118,10 +123,13 @@ def glm(
         exposure=exposure if isinstance(exposure, str) else None,
         used=None if everything else used,
         levels=made.levels,
+        unnamed_offset=any(given is not None and not isinstance(given, str) for given in (offset, exposure)),
     )
     rest = {"start": start, "penalty": penalty, "options": options, "precision": precision, "device": device}
     if responses is not None:
         keys, observations, dropped = _many_responses(made, columns, responses, used, missing)
+        if missing == "invalid" and not everything:
+            observations, about = _with_missing(observations, columns, used), replace(about, used=None)
         return fit_observations(observations, model, names, keys, dropped, table=about, progress=progress, **rest)
     observations = _observations(made, columns, used)
     dropped = np.bincount(columns.codes[columns.missing & columns.present], minlength=columns.g)
@@ -185,11 +193,11 @@ def _shapes_from_columns(model: Family, frame: Any, columns: Columns) -> Family:
         if not isinstance(leaf, str):
             return leaf
         values = tables.numeric(frame, leaf, "the family's parameter")
-        inside = columns.codes >= 0
+        inside = (columns.codes >= 0) & ~columns.missing
         codes, values = columns.codes[inside], values[inside]
         out = np.full(columns.g, np.nan)
         out[codes] = values
-        different = (values != out[codes]) & ~(np.isnan(values) & np.isnan(out[codes]))
+        different = values != out[codes]
         if different.any():
             where = int(codes[different][0])
             label = "" if columns.keys is None else f" group {columns.keys.labels[where]!r}"
@@ -198,7 +206,9 @@ def _shapes_from_columns(model: Family, frame: Any, columns: Columns) -> Family:
             )
         return out if columns.keys is not None else float(out[0])
 
-    return jax.tree.map(look_up, model)
+    found = jax.tree.map(look_up, model)
+    families.check_parameters(found)
+    return found
 
 
 def _check_response(parsed: Parsed, frame: Any, model: Family) -> None:
@@ -233,25 +243,25 @@ def _observations(made: Materialised, columns: Columns, used: np.ndarray) -> Obs
 
 
 def _with_missing(observations: Observations, columns: Columns, used: np.ndarray) -> Observations:
-    """All rows again; those that miss something hold NaN, which makes their group's data invalid."""
+    """All rows again; those that miss something hold NaN, which makes the data of their fits invalid."""
 
     def spread(values: np.ndarray | None, fill: float) -> Any:
         if values is None:
             return None
-        out = np.full((len(used), *values.shape[1:]), fill)
-        out[used] = values
+        out = np.full((*values.shape[:-1], len(used)), fill)
+        out[..., used] = values
         return out
 
     weights = spread(observations.weights, 1.0)
     if weights is not None and columns.weights is not None:
-        weights[~used] = columns.weights[~used]
+        weights[..., ~used] = columns.weights[~used]
     return replace(
         observations,
-        X=spread(observations.X, 0.0),
+        X=spread(observations.X.T, 0.0).T,
         y=spread(observations.y, np.nan),
         weights=weights,
         offset=spread(observations.offset, 0.0),
-        codes=columns.codes,
+        codes=None if observations.codes is None else columns.codes,
     )
 
 

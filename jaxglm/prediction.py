@@ -42,6 +42,11 @@ class Request:
 def request(result: Any, new: Any, groups: Any, offset: Any, exposure: Any) -> Request:
     """What the user asks for, as arrays."""
     table = result.table
+    if result.has_offset and offset is None and exposure is None:
+        raise ValueError(
+            "the fit had an offset or an exposure, given as an array; give offset= or exposure= for the new rows too "
+            "(offset=0 for none)"
+        )
     if table is not None and table.design is not None and not isinstance(new, np.ndarray):
         X, labels, known = _from_table(result, new, groups, offset, exposure)
     else:
@@ -168,8 +173,16 @@ def with_errors(result: Any, request: Request, type: str, level: float) -> Predi
     if type == "link":
         return Prediction(eta, error, low, high)
     model = _by_row(result.family, codes)
-    ends = means(model, low), means(model, high)
+    ends = _bounded_means(model, eta, low), _bounded_means(model, eta, high)
     return Prediction(means(model, eta), error * np.abs(slopes(model, eta)), np.minimum(*ends), np.maximum(*ends))
+
+
+def _bounded_means(model: Family, eta: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """The means at the ends of intervals of eta; where an end lies beyond what is valid, the mean at the limit."""
+    end = np.clip(end, model.link.etas.lower, model.link.etas.upper)
+    if np.any(np.isinf(means(model, np.zeros_like(eta)))):  # a pole: the other side of it is another branch
+        end = np.where(end * eta < 0, np.copysign(0.0, eta), end)
+    return np.clip(means(model, end), model.means.lower, model.means.upper)
 
 
 def _quadratic(X: np.ndarray, covariance: np.ndarray, codes: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ class Table:
 
     kind: what kind of table to give back; data: the user's table, None after loading; design: makes the columns of new
     data; by: key columns; offset, exposure: names of columns, or None; used: (N,), the rows that were not dropped, None
-    if all were; levels: the two labels of a text response.
+    if all were; levels: the two labels of a text response; unnamed_offset: whether an offset or exposure was an array.
     """
 
     kind: Any
@@ -40,6 +40,7 @@ class Table:
     exposure: str | None = None
     used: np.ndarray | None = None
     levels: tuple[Any, Any] | None = None
+    unnamed_offset: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,6 +63,7 @@ class GLMResults:
     observations: Observations | None
     table: Table | None = None
     n_unassigned: int = 0
+    has_offset: bool = False
 
     @property
     def many(self) -> bool:
@@ -329,7 +331,7 @@ class GLMResults:
 
     def _by_position(self, key: Any) -> bool:
         assert self.keys is not None
-        if self.keys.names != ("fit",):
+        if not self.keys.positional:
             return False
         if not hasattr(key, "__index__") or not -len(self) <= key < len(self):
             raise UnknownGroupError(f"there is no fit {key!r}; there are {len(self)}, from 0 on")
@@ -350,6 +352,7 @@ class GLMResults:
             dropped=self.dropped[position : position + 1],
             observations=observations,
             table=table,
+            has_offset=self.has_offset,
         )
 
     def save(self, path: Any) -> None:
@@ -368,6 +371,7 @@ def finish(
 ) -> GLMResults:
     """The result of a call, and its one warning about fits that did not converge."""
     unassigned = 0 if keys is None else keys.n_missing
-    result = GLMResults(solution, model, list(names), keys, dropped, observations, table, unassigned)
+    has_offset = observations.offset is not None if table is None else table.unnamed_offset
+    result = GLMResults(solution, model, list(names), keys, dropped, observations, table, unassigned, has_offset)
     summary.warn(result)
     return result

@@ -63,7 +63,7 @@ _MESSAGES = {
     ),
     Status.INVALID_DATA: (
         "Some row of positive weight holds a value that is not finite, a response that the family does not allow (a "
-        "negative count, a proportion above one), or the weight itself is negative or not finite. Correct the rows, or "
-        'drop those with missing values by missing="drop".'
+        "negative count, a proportion above one), or a weight is negative or not finite, or an exposure not positive. "
+        'Correct the rows; missing="drop" leaves out those with missing values.'
     ),
 }

@@ -32,7 +32,9 @@ def save(result: Any, path: Any) -> None:
         "names": list(result.names),
         "family": families.arguments(family),
         "keys": None if result.keys is None else list(result.keys.names),
+        "positional": result.keys is not None and result.keys.positional,
         "n_unassigned": int(result.n_unassigned),
+        "has_offset": bool(result.has_offset),
     }
     arrays = {f"solution_{f.name}": getattr(result.solution, f.name) for f in dataclasses.fields(Solution)}
     arrays["dropped"] = result.dropped
@@ -57,7 +59,7 @@ def save(result: Any, path: Any) -> None:
 
 
 def load(path: Any, family: Family | None = None) -> Any:
-    """Read a result that `GLMResults.save` wrote.
+    """Read a result that `GLMResults.save` wrote. A formula in it is a pickle: load only files that you trust.
 
     family: needed where it was one of your own, which a file cannot hold. The rows are not in the file: what is computed
     row by row raises ValueError; `predict` works. Raises FileNotFoundError, and ValueError for other files.
@@ -77,7 +79,7 @@ def load(path: Any, family: Family | None = None) -> Any:
     keys = None
     if meta["keys"] is not None:
         columns = tuple(_restored(arrays[f"key_{i}"], meta[f"key_{i}"]) for i in range(len(meta["keys"])))
-        keys = Groups(tuple(meta["keys"]), columns, np.zeros(0, np.int64))
+        keys = Groups(tuple(meta["keys"]), columns, np.zeros(0, np.int64), meta["positional"])
     table = None
     if "table" in meta:
         from jaxglm import formula, frames
@@ -102,6 +104,7 @@ def load(path: Any, family: Family | None = None) -> Any:
         observations=None,
         table=table,
         n_unassigned=meta["n_unassigned"],
+        has_offset=meta["has_offset"],
     )
 
 

@@ -15,6 +15,8 @@ SCALARS = (
     "deviance", "null_deviance", "log_likelihood", "aic", "bic", "dispersion", "theta", "df_residual", "df_null", "rank",
     "n_obs", "n_iterations", "status", "converged", "method", "n_dropped",
 )  # fmt: skip
+TERMS = ("term", "estimate", "std_error", "statistic", "p_value", "log10_p", "conf_low", "conf_high", "status")
+RESERVED = frozenset(SCALARS + TERMS)  # names that a key column cannot have
 
 
 def tidy_columns(result: Any, level: float, exponentiate: bool) -> dict[str, Any]:

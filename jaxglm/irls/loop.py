@@ -34,7 +34,7 @@ from jaxglm.status import Status
 RUNNING = -1
 ALIASED = 1e-11  # R's glm.fit: min(1e-7, epsilon / 1000) with its default epsilon of 1e-8
 OBSERVED_FLOOR = 0.01  # of the expected weight; keeps the information positive where observed weights are not
-ANY = 1e30
+ANY = 1e30  # a floor that no weight is below
 NEAR = 0.1  # once a step promises to lower the deviance by less than this fraction, observed weights are used
 SEPARATION = 1e-9  # how far, relative to the largest gain, a direction of separation may point against a row
 
@@ -140,8 +140,9 @@ def separation(family: Family, rows: Rows, change: Array) -> tuple[Array, Array]
 
 
 def toward_infinity(family: Family, y: Array) -> Array:
-    """The sign of the infinite eta at which a row's likelihood is highest, 0 where that eta is finite."""
-    saturated = family.link(y)
+    """The sign of the infinite eta at which a row's likelihood is highest, 0 where that eta is finite. A response beyond
+    the means that the link can reach (a negative one under a log link) is fitted best at their end."""
+    saturated = family.link(jnp.clip(y, family.link.means.lower, family.link.means.upper))
     return jnp.where(jnp.isinf(saturated), jnp.sign(saturated), 0.0)
 
 

@@ -64,7 +64,8 @@ def solve_many(
     if strength is not None and strength.ndim < 2:
         strength = jnp.broadcast_to(strength, X.shape[-1:])
     data = Data(X, rows["y"], rows["weights"], rows["offset"], strength, typed(family, dtype), shared=shares(X.shape))
-    return solve_batch(data, None if start is None else jnp.asarray(start, dtype), g, options)
+    lanes = lanes_of(X.shape, g, jax.default_backend())
+    return solve_batch(data, None if start is None else jnp.asarray(start, dtype), g, options, lanes)
 
 
 def shares(shape: tuple[int, ...]) -> bool:
@@ -92,8 +93,8 @@ def number_of_fits(design: tuple[int, ...], rows: dict[str, tuple[int, ...]]) ->
     return next(iter(leading.values()))
 
 
-def solve_batch(data: Data, start: Array | None, g: int, options: IRLS) -> Solution:
-    """Solve g fits, whose `data` have a leading axis wherever they have one more than one fit's would."""
+def solve_batch(data: Data, start: Array | None, g: int, options: IRLS, lanes: int) -> Solution:
+    """Solve g fits, `lanes` in a block, whose `data` have a leading axis wherever they have one more than one fit's."""
     axes = Data(
         X=_axis(data.X, 2),
         y=_axis(data.y, 1),
@@ -108,7 +109,6 @@ def solve_batch(data: Data, start: Array | None, g: int, options: IRLS) -> Solut
     if g == 0:
         shapes = jax.eval_shape(lambda: solve_data(options, _take(data, axes, 0), _take(start, start_axis, 0)))
         return jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape), leaf.dtype), shapes)
-    lanes = lanes_of(data, g)
     blocks = -(-g // lanes)
     # The last block begins earlier rather than being shorter; what it does again is left out below.
     firsts = np.minimum(np.arange(blocks) * lanes, g - lanes)
@@ -122,12 +122,12 @@ def solve_batch(data: Data, start: Array | None, g: int, options: IRLS) -> Solut
     return jax.tree.map(lambda leaf: leaf.reshape(blocks * lanes, *leaf.shape[2:])[place], found)
 
 
-def lanes_of(data: Data, g: int) -> int:
-    """How many fits make a block."""
-    n = data.X.shape[-2]
-    own = data.X.shape[-1] if data.X.ndim == 3 else 2
-    budget = CACHE if jax.default_backend() == "cpu" else MEMORY
-    fewest = 1 if data.X.ndim == 3 else 8
+def lanes_of(design: tuple[int, ...], g: int, platform: str) -> int:
+    """How many fits with a design of this shape make a block on this kind of device."""
+    n = design[-2]
+    own = design[-1] if len(design) == 3 else 2
+    budget = CACHE if platform == "cpu" else MEMORY
+    fewest = 1 if len(design) == 3 else 8
     return max(1, min(g, max(fewest, budget // max(1, n * (own + 1)))))
 
 

@@ -24,7 +24,7 @@ from jaxglm.links import Mean
 from jaxglm.rows import Rows, Totals, fold
 from jaxglm.status import Status
 
-SPANS = 1e-12  # a constant is spanned when the squared part of it outside the columns is below this fraction
+SPANS = 64.0  # in square roots of the rounding unit: what a regression of 1 on columns that span it may leave
 
 
 @jax.tree_util.register_dataclass
@@ -79,20 +79,20 @@ def statistics(problem: Problem, algebra: Algebra, coefficients: Array, keep: Ar
         row = working(family, part, eta)
         # w (y - mu)^2 / V(mu), in a form that does not divide 0 by 0 where mu has reached the end of its range.
         chi_square = jnp.where(row.weights > 0, row.scores**2 / jnp.where(row.weights > 0, row.weights, 1.0), 0.0)
-        sums = (jnp.sum(row.deviance), jnp.sum(chi_square), jnp.sum(row.weights))
+        sums = (jnp.sum(row.deviance), jnp.sum(chi_square))
         return row.weights, row.weights[:, None], Totals(sums)
 
     collected, totals = algebra.gather(rows, look)
-    deviance, chi_square, total = totals.sums
+    deviance, chi_square = totals.sums
     solved = algebra.solve(collected, problem.penalty, None, keep)
     degrees = problem.n_obs - jnp.sum(~solved.factor.aliased, dtype=jnp.int32)
     dispersion = jnp.where(degrees > 0, chi_square / degrees.astype(problem.dtype), jnp.nan)
     if family.dispersion is not None:
         dispersion = jnp.full_like(dispersion, family.dispersion)
-    spanned = jnp.sum(solved.whitened[:, 0] ** 2)
+    ones = solved.increments[:, 0]
     if problem.penalty is not None:
-        spanned = _projected(*algebra.normal(collected, problem.scale.shape[0]))
-    spans = (total - spanned <= SPANS * total) & (total > 0)
+        ones = _regressed(*algebra.normal(collected, problem.scale.shape[0]))
+    spans = _spans_constant(problem, ones)
     log_likelihood, null_deviance = _likelihoods(problem, coefficients, deviance, spans, null)
     covariance = solved.factor.inverse() * dispersion
     aliased = solved.factor.aliased
@@ -106,13 +106,24 @@ def statistics(problem: Problem, algebra: Algebra, coefficients: Array, keep: Ar
     )
 
 
-def _projected(information: Array, scores: Array) -> Array:
-    """v' (X'WX)^+ v for v = X'W1, where X'WX may be singular."""
+def _regressed(information: Array, scores: Array) -> Array:
+    """(X'WX)^+ X'W1, where X'WX may be singular."""
     scale = jax.lax.rsqrt(jnp.where(jnp.diagonal(information) > 0, jnp.diagonal(information), 1.0))
     values, vectors = jnp.linalg.eigh(information * scale[:, None] * scale[None, :])
     inside = jnp.matmul(vectors.T, scores[:, 0] * scale, precision=HIGHEST)
     use = values > 1e-10 * values[-1]
-    return jnp.sum(jnp.where(use, inside**2 / jnp.where(use, values, 1.0), 0.0))
+    inside = jnp.where(use, inside / jnp.where(use, values, 1.0), 0.0)
+    return scale * jnp.matmul(vectors, inside, precision=HIGHEST)
+
+
+def _spans_constant(problem: Problem, ones: Array) -> Array:
+    """Whether the columns span a constant: whether the regression of 1 on them, `ones` (p,), leaves nothing in any row."""
+
+    def look(part: Rows) -> Totals:
+        return Totals((), jnp.max(jnp.where(part.present, jnp.abs(part.design.dot(ones) - 1.0), 0.0)))
+
+    left = fold(problem.rows, look).peaks
+    return (left <= SPANS * jnp.finfo(problem.dtype).eps ** 0.5) & (problem.n_obs > 0)
 
 
 def _likelihoods(

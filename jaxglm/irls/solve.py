@@ -63,6 +63,8 @@ def gather_data(
     X: ArrayLike, y: ArrayLike, family: Family, weights: ArrayLike | None, offset: ArrayLike | None, penalty: Ridge | None
 ) -> Data:
     """Arguments of the user as arrays of one floating-point type. Raises on shapes that do not fit together."""
+    if not isinstance(family, Family):
+        raise TypeError(f"family must be a value of jaxglm.families, such as families.Poisson(), not {family!r}")
     X = jnp.asarray(X)
     dtype = X.dtype if jnp.issubdtype(X.dtype, jnp.floating) else jnp.result_type(float)
     if X.ndim != 2 or X.shape[1] == 0:
