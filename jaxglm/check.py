@@ -200,6 +200,7 @@ def _compare(
     expected: ArrayLike,
     y: Array | None,
     eta: Array | None,
+    *,
     parts: ArrayLike = 0.0,
     where: ArrayLike = True,
     tolerance: float = TOLERANCE,
@@ -289,19 +290,19 @@ def _score_checks(grid: _Grid) -> list[Check]:
     fall = -0.5 * _derivative(lambda e: family.unit_deviance_at(y, family.link.mean(e)), eta)
     quotient = (y - mean.mu) * mean.dmu_deta / grid.variance
     checks = [
-        _compare("score: derivative of deviance", score, fall, y, eta, grid.parts),
-        _compare("score: (y - mu) dmu/deta / V", score, quotient, y, eta, grid.parts),
+        _compare("score: derivative of deviance", score, fall, y, eta, parts=grid.parts),
+        _compare("score: (y - mu) dmu/deta / V", score, quotient, y, eta, parts=grid.parts),
     ]
     if family.log_likelihood is not None:
         weights, dispersion = jnp.full_like(y, 3.0), family.dispersion or 0.7
         rise = _derivative(lambda e: family.log_likelihood_at(y, family.link.mean(e), weights, dispersion), eta)
         scaled = weights * score / dispersion
-        checks.append(_compare("score: derivative of log-likelihood", scaled, rise, y, eta, grid.parts))
+        checks.append(_compare("score: derivative of log-likelihood", scaled, rise, y, eta, parts=grid.parts))
     checks.append(_compare("weight: (dmu/deta)^2 / V", weight, mean.dmu_deta**2 / grid.variance, y, eta))
     if family.is_canonical:
         observed = family.observed_weight_at(y, eta)
         size = weight + grid.parts
-        checks.append(_compare("weight: observed where canonical", observed, weight, y, eta, size))
+        checks.append(_compare("weight: observed where canonical", observed, weight, y, eta, parts=size))
     return checks
 
 
@@ -314,7 +315,7 @@ def _deviance_checks(grid: _Grid) -> list[Check]:
     valid = family.valid_response_at(own.mu)
     at_mean = family.unit_deviance_at(own.mu, own)
     checks = [
-        _compare("deviance: zero at the mean", at_mean, 0.0, own.mu, grid.etas, size, where=valid),
+        _compare("deviance: zero at the mean", at_mean, 0.0, own.mu, grid.etas, parts=size, where=valid),
         _positive("deviance: not negative", scaled, y, eta, slack=TOLERANCE),
         _finite("deviance: finite", deviance, y, eta),
     ]

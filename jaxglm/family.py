@@ -109,6 +109,10 @@ class Family:
             valid &= self.means.contains(mu)
         return valid
 
+    def of(self, fits: Any) -> Family:
+        """This family with the shape parameters of these fits: numbers stay, arrays with an axis of fits are indexed."""
+        return jax.tree.map(lambda leaf: leaf if jnp.ndim(leaf) == 0 else leaf[fits], self)
+
     @property
     def is_canonical(self) -> bool:
         """Whether observed and expected information are the same."""

@@ -243,7 +243,7 @@ def _put(task: Task, found: Solution, groups: np.ndarray, rows: Stacked, proofs:
 def _sides(family: Family, rows: Stacked) -> np.ndarray:
     """The sign of every row's infinite optimum, 0 where it is finite."""
     owner = owners(rows)
-    by_row = jax.tree.map(lambda leaf: leaf if np.ndim(leaf) == 0 else leaf[owner], family)
+    by_row = family.of(owner)
     present = np.asarray(rows.weights > 0)
     y = jnp.asarray(np.where(present, rows.y, 0.5))
     return np.where(present, np.asarray(toward_infinity(typed(by_row, np.float64), y)), 0.0)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -113,7 +112,7 @@ class Ends:
 
 def _at_the_end(family: Family, rows: Stacked, owner: np.ndarray, which: np.ndarray) -> Ends:
     """What some of the rows add when their means are at their ends."""
-    by_row = typed(jax.tree.map(lambda leaf: leaf if np.ndim(leaf) == 0 else leaf[owner], family), np.float64)
+    by_row = typed(family.of(owner), np.float64)
     y = jnp.asarray(np.where(which, rows.y, 0.5))
     mean = by_row.link.mean(toward_infinity(by_row, y) * jnp.inf)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -142,7 +141,7 @@ def _spans_constant(X: np.ndarray) -> bool:
 
 def _put_null_limits(found: Solution, groups: np.ndarray, rows: Stacked, owner: np.ndarray, family: Family) -> None:
     """The null model's deviance where all its responses lie at the same infinite end."""
-    by_row = typed(jax.tree.map(lambda leaf: leaf if np.ndim(leaf) == 0 else leaf[owner], family), np.float64)
+    by_row = typed(family.of(owner), np.float64)
     present = rows.weights > 0
     end = np.asarray(toward_infinity(by_row, jnp.asarray(np.where(present, rows.y, 0.5))))
     low, high = np.full(len(groups), 2.0), np.full(len(groups), -2.0)
@@ -177,7 +176,7 @@ def _log_likelihood(
     eta = np.sum(rows.X * coefficients[owner], axis=1) + (0.0 if rows.offset is None else np.where(present, rows.offset, 0.0))
     way = infinite_eta(rows.X, direction[owner])
     eta = np.where(way == 0, eta, np.copysign(np.inf, way))
-    by_row = typed(jax.tree.map(lambda leaf: leaf if np.ndim(leaf) == 0 else leaf[owner], family), np.float64)
+    by_row = typed(family.of(owner), np.float64)
     g = len(coefficients)
     if family.dispersion is not None:
         dispersion = np.full(g, family.dispersion)

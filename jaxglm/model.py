@@ -93,15 +93,7 @@ def glm(
     """
     frame = tables.frame(data)
     by = [] if by is None else [by] if isinstance(by, str) else list(by)
-    clash = [name for name in dict.fromkeys(by) if name in RESERVED or by.count(name) > 1]
-    if clash:
-        raise ValueError(f"by={listed(clash)}: a key given twice, or called like a column of the result tables; rename it")
-    if by and responses is not None:
-        raise ValueError(
-            "by= and responses= cannot be combined: give one row set for each group, or one design for all responses"
-        )
-    if missing not in ("drop", "invalid"):
-        raise ValueError(f'missing must be "drop" or "invalid", not {missing!r}')
+    _check_request(by, responses is not None, missing)
     model = families.named(family)
     shapes = [leaf for leaf in jax.tree.leaves(model) if isinstance(leaf, str)]
     parsed = _parse(formula, frame, responses is not None, [*by, weights, offset, exposure, *shapes])
@@ -139,6 +131,18 @@ def glm(
     return fit_observations(
         observations, model, names, columns.keys, dropped, table=about, progress=progress, adjust=adjust, **rest
     )
+
+
+def _check_request(by: list[str], many_responses: bool, missing: str) -> None:
+    clash = [name for name in dict.fromkeys(by) if name in RESERVED or by.count(name) > 1]
+    if clash:
+        raise ValueError(f"by={listed(clash)}: a key given twice, or called like a column of the result tables; rename it")
+    if by and many_responses:
+        raise ValueError(
+            "by= and responses= cannot be combined: give one row set for each group, or one design for all responses"
+        )
+    if missing not in ("drop", "invalid"):
+        raise ValueError(f'missing must be "drop" or "invalid", not {missing!r}')
 
 
 def _parse(text: str, frame: Any, responses: bool, others: Sequence[Any]) -> Parsed:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxglm.family import Family
@@ -45,12 +44,7 @@ class Observations:
     def family(self, family: Family) -> Family:
         """The family with its parameters broadcast against the rows."""
 
-        def by_row(leaf: Any) -> Any:
-            if np.ndim(leaf) == 0:
-                return leaf
-            return np.asarray(leaf)[np.maximum(self.codes, 0)] if self.codes is not None else np.asarray(leaf)[:, None]
-
-        return jax.tree.map(by_row, family)
+        return family.of((slice(None), None) if self.codes is None else np.maximum(self.codes, 0))
 
     def linear_predictor(self, coefficients: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """eta of every row, with the offset, infinite where the direction takes it there; aliased coefficients count as

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxglm import wald
@@ -123,12 +122,7 @@ def _codes(result: Any, keys: tuple[np.ndarray, ...], codes: np.ndarray) -> np.n
 
 
 def _by_row(model: Family, codes: np.ndarray | None) -> Family:
-    def spread(leaf: Any) -> Any:
-        if np.ndim(leaf) == 0:
-            return leaf
-        return np.asarray(leaf)[codes] if codes is not None else np.asarray(leaf)[:, None]
-
-    return jax.tree.map(spread, model)
+    return model.of((slice(None), None) if codes is None else codes)
 
 
 def _eta(result: Any, request: Request) -> np.ndarray:

@@ -56,7 +56,7 @@ class GLMResults:
     """
 
     solution: Solution
-    model: Family
+    family: Family
     names: list[str]
     keys: Groups | None
     dropped: np.ndarray
@@ -83,11 +83,6 @@ class GLMResults:
     def groups(self) -> Any:
         """The keys, sorted: an array, or with several key columns a list of tuples; None for one fit."""
         return None if self.keys is None else self.keys.labels
-
-    @property
-    def family(self) -> Family:
-        """The family, its parameters one a fit if they were given so."""
-        return self.model
 
     @property
     def coefficients(self) -> np.ndarray:
@@ -122,18 +117,18 @@ class GLMResults:
     @property
     def n_parameters(self) -> Any:
         """What AIC and BIC count: independent coefficients, and an estimated dispersion."""
-        return self._squeezed(self.solution.rank + int(self.model.counts_dispersion))
+        return self._squeezed(self.solution.rank + int(self.family.counts_dispersion))
 
     @property
     def aic(self) -> Any:
         """Akaike's criterion, as R's `AIC`."""
-        count = self.solution.rank + int(self.model.counts_dispersion)
+        count = self.solution.rank + int(self.family.counts_dispersion)
         return self._squeezed(-2.0 * self.solution.log_likelihood + 2.0 * count)
 
     @property
     def bic(self) -> Any:
         """Schwarz's criterion, with the logarithm of the number of rows of positive weight."""
-        count = self.solution.rank + int(self.model.counts_dispersion)
+        count = self.solution.rank + int(self.family.counts_dispersion)
         size = np.log(np.maximum(self.solution.n_obs, 1))
         return self._squeezed(-2.0 * self.solution.log_likelihood + size * count)
 
@@ -145,7 +140,7 @@ class GLMResults:
     @property
     def theta(self) -> Any:
         """The negative binomial's theta; NaN for other families."""
-        theta = self.model.parameters.get("theta", np.nan)
+        theta = self.family.parameters.get("theta", np.nan)
         return self._squeezed(np.broadcast_to(np.asarray(theta, float), (len(self),)))
 
     @property
@@ -200,7 +195,7 @@ class GLMResults:
 
     def _degrees(self) -> np.ndarray | None:
         """Degrees of freedom of t statistics (g, 1), None where they are z."""
-        return (self.solution.n_obs - self.solution.rank)[:, None] if self.model.dispersion is None else None
+        return (self.solution.n_obs - self.solution.rank)[:, None] if self.family.dispersion is None else None
 
     @property
     def statistics(self) -> np.ndarray:
@@ -249,7 +244,7 @@ class GLMResults:
         rows = self._rows()
         offset = rows.rows(rows.offset, 0.0)
         return row_quantities(
-            rows.family(self.model), rows.rows(rows.y, 0.0), rows.rows(rows.weights, 1.0), self._eta(), offset
+            rows.family(self.family), rows.rows(rows.y, 0.0), rows.rows(rows.weights, 1.0), self._eta(), offset
         )
 
     @property
@@ -261,7 +256,7 @@ class GLMResults:
     def fitted(self) -> np.ndarray:
         """The mean of every row."""
         rows = self._rows()
-        return self._in_rows(means(rows.family(self.model), self._eta()))
+        return self._in_rows(means(rows.family(self.family), self._eta()))
 
     def residuals(self, type: str = "deviance") -> np.ndarray:
         """Of every row: "deviance", "pearson", "response" or "working", as R's `residuals.glm`."""
@@ -346,7 +341,7 @@ class GLMResults:
             table = replace(table, data=None, used=None, by=())
         return GLMResults(
             solution=jax.tree.map(lambda leaf: leaf[position : position + 1], self.solution),
-            model=jax.tree.map(lambda leaf: leaf if np.ndim(leaf) == 0 else np.asarray(leaf)[position], self.model),
+            family=jax.tree.map(lambda leaf: leaf if np.ndim(leaf) == 0 else np.asarray(leaf)[position], self.family),
             names=self.names,
             keys=None,
             dropped=self.dropped[position : position + 1],

@@ -97,7 +97,7 @@ def load(path: Any, family: Family | None = None) -> Any:
         )
     return GLMResults(
         solution=Solution(**{f.name: arrays[f"solution_{f.name}"] for f in dataclasses.fields(Solution)}),
-        model=_family(meta, arrays) if family is None else family,
+        family=_family(meta, arrays) if family is None else family,
         names=meta["names"],
         keys=keys,
         dropped=arrays["dropped"],

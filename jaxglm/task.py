@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxglm.family import Family
@@ -35,5 +34,6 @@ class Task:
         def part(values: Any, axes: int) -> Any:
             return values if values is None or np.ndim(values) == axes else np.asarray(values)[groups]
 
-        family = jax.tree.map(lambda leaf: part(leaf, 0), self.family)
-        return replace(self, source=source, family=family, penalty=part(self.penalty, 1), start=None, dtype=np.float64)
+        return replace(
+            self, source=source, family=self.family.of(groups), penalty=part(self.penalty, 1), start=None, dtype=np.float64
+        )
