@@ -59,7 +59,9 @@ class Groups:
             hit &= equal if equal.shape == hit.shape else False
         if not hit.any():
             labels = self.labels
-            near = did_you_mean(key, labels[:1000]) if isinstance(key, str) and isinstance(labels[0], str) else ""
+            near = ""
+            if isinstance(key, (str, tuple)) and isinstance(labels[0], type(key)):
+                near = did_you_mean(str(key), map(str, labels[:1000]))
             raise UnknownGroupError(f"there is no group {key!r}.{near} Groups: {listed(labels)}")
         return int(np.argmax(hit))
 

@@ -224,8 +224,8 @@ def _check_response(parsed: Parsed, frame: Any, model: Family) -> None:
         raise ValueError(f"formula {parsed.text!r}: cbind(successes, failures) needs a binomial family, not {model.name}")
     if response.is_column and tables.content(frame, response.text, "the formula") in ("text", "category"):
         labels = listed(np.unique(tables.column(frame, response.text, "the formula").drop_nulls().to_numpy().astype(str)))
-        what = f"formula {parsed.text!r}: {response.text!r} is text ({labels})"
-        raise ValueError(f"{what}, which needs a binomial family, not {model.name}")
+        what = f"formula {parsed.text!r}: the response {response.text!r} has the labels {labels}"
+        raise ValueError(f"{what}, which need a binomial family, not {model.name}")
 
 
 def _offset(made: Materialised, columns: Columns, used: np.ndarray) -> np.ndarray | None:

@@ -1,11 +1,14 @@
 """What every test runs under: strict promotion of types, and warnings that are errors (pyproject.toml).
 
-Compiling takes most of the time, so the processes of one run share what they have compiled, in a folder that goes away.
+Compiling takes most of the time, so machine code is made without its last optimisations (the programs are the same), and
+the processes of one run share what they have compiled, in a folder that goes away.
 """
 
 import os
 import shutil
 import tempfile
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
 
 import jax
 import pytest

@@ -276,13 +276,13 @@ MODELS = [
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: f"{model.name}-{model.link.name}")
 def test_families_in_files(tmp_path, crossed, model):
-    fit = replace(crossed, model=model)
+    fit = replace(crossed, family=model)
     assert_same(fit, again(fit, tmp_path))
     np.testing.assert_array_equal(jaxglm.load(tmp_path / "fit.npz").predict(np.abs(X)), fit.predict(np.abs(X)))
 
 
 def test_a_family_of_ones_own_has_to_be_given(tmp_path, crossed):
-    fit = replace(crossed, model=own_family)
+    fit = replace(crossed, family=own_family)
     with pytest.raises(ValueError, match=r"a family of your own; give it: jaxglm\.load\(path, family=\.\.\.\)"):
         again(fit, tmp_path)
     np.testing.assert_array_equal(again(fit, tmp_path, family=own_family).predict(X), fit.predict(X))

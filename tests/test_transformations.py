@@ -250,3 +250,17 @@ def test_derivatives_of_binomial_fits_with_distant_rows(link):
     value, gradient = jax.jit(jax.value_and_grad(slope))(jnp.asarray(y))
     assert np.isfinite(float(value))
     assert np.isfinite(gradient).all(), np.asarray(gradient)
+
+
+def test_fits_spread_over_devices(x64):
+    """Under shard_map every device fits its own share; here there is one."""
+    auto = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((len(jax.devices()),), ("fits",), axis_types=auto)
+    spec = jax.sharding.PartitionSpec("fits")
+    Y = jnp.stack([jnp.roll(counts(), k) for k in range(len(jax.devices()) * 2)])
+
+    def share(responses):
+        return jax.vmap(lambda y: poisson(y).coefficients)(responses)
+
+    spread = jax.shard_map(share, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    np.testing.assert_allclose(jax.jit(spread)(Y), jax.jit(share)(Y), rtol=1e-12)
