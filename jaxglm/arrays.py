@@ -89,8 +89,9 @@ def scan(
     weights: Any = None,
     offset: Any = None,
     exposure: Any = None,
+    start: Any = None,
     penalty: Ridge | None = None,
-    missing: str = "drop",
+    missing: str = "invalid",
     missing_code: int | None = None,
     options: IRLS = IRLS(),  # noqa: B008
     precision: str = "float64",
@@ -100,8 +101,9 @@ def scan(
     """Fit m models of one response: the columns of X and, last, one of m features.
 
     X: (n, p), the covariates, with the intercept; y, weights, offset, exposure: (n,); features: (n, m), numbers, NaN or
-    the integer `missing_code` where missing; with missing="drop" such a row leaves that feature's fit alone. The other
-    arguments are those of `fit`. The result has a leading axis m; its keys are the features' names or positions.
+    the integer `missing_code` where missing; with missing="drop" such a row leaves that feature's fit alone, otherwise the
+    fit gets the status INVALID_DATA. The other arguments are those of `fit`, with p + 1 coefficients. The result has a
+    leading axis m; its keys are the features' names or positions.
 
     >>> import numpy as np
     >>> import jaxglm
@@ -131,7 +133,7 @@ def scan(
     observations = Observations(X, rows["y"], rows.get("weights"), _known_offset(rows), None, m, own.T)
     observations, dropped = _without_missing(observations, missing)
     return fit_observations(
-        observations, family, [*names, "feature"], keys, dropped, start=None, penalty=penalty, options=options,
+        observations, family, [*names, "feature"], keys, dropped, start=start, penalty=penalty, options=options,
         precision=precision, device=device,
     )  # fmt: skip
 
@@ -341,7 +343,8 @@ def _start(start: Any, g: int, p: int) -> np.ndarray | None:
 def _column_names(X: Any, names: Sequence[str] | None) -> list[str] | None:
     if names is not None:
         return [str(name) for name in names]
-    columns = getattr(X, "columns", None)
+    columns = getattr(X, "column_names", None)  # pyarrow's, whose `columns` are the values
+    columns = getattr(X, "columns", None) if columns is None else columns
     return None if columns is None or callable(columns) else [str(name) for name in columns]
 
 

@@ -96,6 +96,10 @@ def _negative_binomial_start(y: Array, weights: Array, theta: ArrayLike) -> Arra
     return jnp.where(y == 0, 1.0 / 6.0, y)
 
 
+def _negative_binomial_response(y: Array, theta: ArrayLike) -> Array:
+    return (y >= 0) & (jnp.asarray(theta, y.dtype) > 0)
+
+
 def _tweedie_deviance(y: Array, mean: Mean, power: ArrayLike) -> Array:
     return power_deviance(y, mean.mu, mean.log_mu, power)
 
@@ -106,6 +110,11 @@ def _tweedie_score(y: Array, mean: Mean, power: ArrayLike) -> Array:
 
 def _tweedie_weight(mean: Mean, power: ArrayLike) -> Array:
     return mean.dlog_mu * mean.dmu_deta * _mu_power(mean, 1.0 - power)
+
+
+def _tweedie_response(y: Array, power: ArrayLike) -> Array:
+    power = jnp.asarray(power, y.dtype)
+    return ((y > 0) | (power < 2.0)) & (power >= 1.0) & jnp.isfinite(power)
 
 
 def _mu_power(mean: Mean, exponent: ArrayLike) -> Array:
@@ -164,7 +173,7 @@ _POWER = {
     "score": _tweedie_score,
     "weight": _tweedie_weight,
     "start": lambda y, weights, power: jnp.where(y == 0, 0.1, y),
-    "valid_response": lambda y, power: jnp.where(jnp.asarray(power, y.dtype) < 2.0, y >= 0, y > 0),
+    "valid_response": lambda y, power: (y > 0) | (jnp.asarray(power, y.dtype) < 2.0),
     "responses": NONNEGATIVE,
     "means": POSITIVE,
 }
@@ -243,6 +252,7 @@ def NegativeBinomial(theta: Any = None, link: str | Link | None = None) -> Famil
         score=_negative_binomial_score,
         weight=_negative_binomial_weight,
         start=_negative_binomial_start,
+        valid_response=_negative_binomial_response,
         log_likelihood=log_likelihoods.negative_binomial,
         dispersion=1.0,
         parameters={"theta": theta},
@@ -256,7 +266,7 @@ def Tweedie(power: Any, link: str | Link | None = None) -> Family:
     no closed form: log-likelihood, AIC and BIC are NaN.
     """
     power = _shape_parameter("power", power)
-    return _build("tweedie", link, _POWER, parameters={"power": power})
+    return _build("tweedie", link, _POWER, valid_response=_tweedie_response, parameters={"power": power})
 
 
 def Quasi(variance: str = "constant", link: str | Link | None = None) -> Family:
@@ -295,20 +305,14 @@ _VALID: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 
 def _shape_parameter(name: str, value: Any) -> Any:
-    """A number, an array or the name of a column, checked where it is known; lists and columns become arrays."""
+    """A number, an array or the name of a column; lists and columns become arrays. Raises ValueError for a number out of
+    range; a value out of range among many makes the rows of its fit invalid (`Family.valid_response`)."""
     if isinstance(value, (list, tuple)) or hasattr(value, "to_numpy"):
         value = np.asarray(value, np.float64)
     valid, what = _VALID[name]
-    if isinstance(value, (int, float, np.ndarray, np.number)) and not np.all(valid(value) | np.isnan(value)):
+    if isinstance(value, (int, float, np.number)) and not valid(value):
         raise ValueError(f"{name} must be {what}, not {value!r}")
     return value
-
-
-def check_parameters(family: Family) -> None:
-    """Raise ValueError for shape parameters out of range; what is missing passes."""
-    if family.name in ("negative_binomial", "tweedie"):
-        for name, value in family.parameters.items():
-            _shape_parameter(name, value)
 
 
 _NAMED: dict[str, Callable[..., Family]] = {

@@ -22,9 +22,9 @@ from jaxglm.separation import Separated
 from jaxglm.status import Status
 from jaxglm.task import Task
 
-FAR = 40.0  # a change of eta that takes every mean to its limit in float64
+FAR = 40.0  # a change of eta that takes a mean to its limit in float64 (under cauchit, most of the way)
 FARTHEST = 1e9
-SMALL = 1e-7  # of the largest component of a direction: what is less does not diverge
+NEGLIGIBLE = 1e-7  # of the largest component of a direction: what is less does not diverge
 CANCELLED = 1e-10  # a sum this small beside its terms is zero
 
 
@@ -49,7 +49,7 @@ def put_limits(
     direction = _combined(rows, owner, np.stack([proof.direction for proof in proofs]), inner.direction, moved)
     determined = np.stack([proof.determined for proof in proofs]) & (inner.infinite == 0)
     size = np.abs(direction) * _largest(np.abs(rows.X), owner, len(groups))
-    diverging = kept & ~determined & (size > SMALL * size.max(axis=1, keepdims=True))
+    diverging = kept & ~determined & (size > NEGLIGIBLE * size.max(axis=1, keepdims=True))
     lost = np.isin(inner.status, (Status.STEP_FAILED, Status.INVALID_DATA))
     base = np.where(np.isnan(inner.coefficients), 0.0, inner.coefficients)
     known = np.zeros(len(owner)) if rows.offset is None else np.where(present, rows.offset, 0.0)

@@ -176,35 +176,32 @@ def _logit_exact(eta: Array) -> dict[str, Array]:
     }
 
 
-def _normal_tail(x: Array) -> tuple[Array, Array]:
-    """log Phi(x) and phi(x) / Phi(x). Below a cut, where the square of Phi nears underflow, by its asymptotic series
-    (Abramowitz and Stegun 26.2.12); the first term left out is below the rounding unit at the cut."""
-    cut = -25.0 if x.dtype == jnp.float64 else -8.0
-    far = x < cut
-    tail = jnp.where(far, x, 2.0 * cut)
-    body = jnp.where(far, 0.0, x)
+def _probit_exact(eta: Array) -> dict[str, Array]:
+    # Everything from the smaller tail, Phi(-|eta|) = phi(eta) * mills. Beyond a cut, where Phi nears underflow, by the
+    # asymptotic series of Mills' ratio (Abramowitz and Stegun 26.2.12), whose first term left out is below rounding there.
+    size, positive = _absolute(eta), eta >= 0
+    cut = 25.0 if eta.dtype == jnp.float64 else 8.0
+    far = size > cut
+    tail, body = jnp.where(far, size, 2.0 * cut), jnp.where(far, 0.0, size)
     inverse_square = 1.0 / (tail * tail)
-    series = jnp.ones_like(x)
+    series = jnp.ones_like(eta)
     for k in (13.0, 11.0, 9.0, 7.0, 5.0, 3.0, 1.0):
         series = 1.0 - k * inverse_square * series
-    log_tail = -0.5 * tail * tail - jnp.log(-tail) - 0.5 * math.log(2.0 * math.pi) + jnp.log(series)
-    positive = body > 0
-    log_body = jnp.where(positive, jnp.log1p(-ndtr(-_absolute(body))), jnp.log(ndtr(jnp.where(positive, -1.0, body))))
-    density = jnp.exp(-0.5 * body * body) / math.sqrt(2.0 * math.pi)
-    return jnp.where(far, log_tail, log_body), jnp.where(far, -tail / series, density / ndtr(body))
-
-
-def _probit_exact(eta: Array) -> dict[str, Array]:
-    log_mu, dlog_mu = _normal_tail(eta)
-    log_complement, dlog_complement = _normal_tail(-eta)
+    mills = series / tail
+    density = jnp.exp(-0.5 * size * size) / math.sqrt(2.0 * math.pi)
+    near = 0.5 * jax.lax.erfc(body * math.sqrt(0.5))
+    low = jnp.where(far, density * mills, near)
+    log_far = -0.5 * tail * tail - 0.5 * math.log(2.0 * math.pi) + jnp.log(mills)
+    log_low, log_high = jnp.where(far, log_far, jnp.log(near)), jnp.log1p(-low)
+    dlog_low, dlog_high = jnp.where(far, 1.0 / mills, density / near), density / (1.0 - low)
     return {
-        "mu": ndtr(eta),
-        "complement": ndtr(-eta),
-        "dmu_deta": jnp.exp(-0.5 * eta * eta) / math.sqrt(2.0 * math.pi),
-        "log_mu": log_mu,
-        "log_complement": log_complement,
-        "dlog_mu": dlog_mu,
-        "dlog_complement": dlog_complement,
+        "mu": jnp.where(positive, 1.0 - low, low),
+        "complement": jnp.where(positive, low, 1.0 - low),
+        "dmu_deta": density,
+        "log_mu": jnp.where(positive, log_high, log_low),
+        "log_complement": jnp.where(positive, log_low, log_high),
+        "dlog_mu": jnp.where(positive, dlog_high, dlog_low),
+        "dlog_complement": jnp.where(positive, dlog_low, dlog_high),
     }
 
 

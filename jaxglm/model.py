@@ -14,8 +14,7 @@ import jax
 import numpy as np
 from scipy.special import gammaln
 
-from jaxglm import families
-from jaxglm import frames as tables
+from jaxglm import families, frames
 from jaxglm.arrays import fit_observations
 from jaxglm.errors import listed
 from jaxglm.family import Family
@@ -91,7 +90,7 @@ def glm(
     >>> fit["a"].coefficients.round(4).tolist()
     [-0.1851, 0.7736]
     """
-    frame = tables.frame(data)
+    frame = frames.frame(data)
     by = [] if by is None else [by] if isinstance(by, str) else list(by)
     _check_request(by, responses is not None, missing)
     model = families.named(family)
@@ -104,10 +103,10 @@ def glm(
     everything = bool(used.all())
     if not used.any():
         raise ValueError(f"no rows are left: every row misses a value in {listed([*parsed.variables, *by])} or has no group")
-    made = materialise(parsed, frame if everything else tables.keep(frame, used))
+    made = materialise(parsed, frame if everything else frames.keep(frame, used))
     names = _names(names, made.names)
     about = Table(
-        kind=tables.kind_of(frame),
+        kind=frames.kind_of(frame),
         data=data,
         design=replace(made.spec, names=tuple(names)),
         by=tuple(by),
@@ -161,8 +160,8 @@ def _names(names: Sequence[str] | None, made: Sequence[str]) -> list[str]:
 def _columns(frame: Any, variables: Sequence[str], by: list[str], weights: Any, offset: Any, exposure: Any) -> Columns:
     """The columns beside those of the formula, and which rows miss something."""
     for name in variables:
-        tables.column(frame, name, "the formula")
-    missing = tables.missing(frame, variables)
+        frames.column(frame, name, "the formula")
+    missing = frames.missing(frame, variables)
     numbers = {}
     for role, given in (("weights", weights), ("offset", offset), ("exposure", exposure)):
         values = _numbers(frame, given, role)
@@ -171,7 +170,7 @@ def _columns(frame: Any, variables: Sequence[str], by: list[str], weights: Any, 
             missing |= np.isnan(values)
     if not by:
         return Columns(None, np.zeros(len(frame), np.int64), missing=missing, **numbers)
-    keys = tables.keys(frame, by)
+    keys = frames.keys(frame, by)
     groups = combine([key.name for key in keys], [key.levels for key in keys], [key.codes for key in keys])
     if len(groups) == 0:
         raise ValueError(f"every row misses its group ({listed(by)})")
@@ -183,7 +182,7 @@ def _numbers(frame: Any, given: Any, role: str) -> np.ndarray | None:
     if given is None:
         return None
     if isinstance(given, str):
-        return tables.numeric(frame, given, role)
+        return frames.numeric(frame, given, role)
     values = np.asarray(given, np.float64)
     if values.shape != (len(frame),):
         raise ValueError(f"{role} must be the name of a column, or have shape ({len(frame)},), not {values.shape}")
@@ -196,7 +195,7 @@ def _shapes_from_columns(model: Family, frame: Any, columns: Columns) -> Family:
     def look_up(leaf: Any) -> Any:
         if not isinstance(leaf, str):
             return leaf
-        values = tables.numeric(frame, leaf, "the family's parameter")
+        values = frames.numeric(frame, leaf, "the family's parameter")
         inside = (columns.codes >= 0) & ~columns.missing
         codes, values = columns.codes[inside], values[inside]
         out = np.full(columns.g, np.nan)
@@ -210,9 +209,7 @@ def _shapes_from_columns(model: Family, frame: Any, columns: Columns) -> Family:
             )
         return out if columns.keys is not None else float(out[0])
 
-    found = jax.tree.map(look_up, model)
-    families.check_parameters(found)
-    return found
+    return jax.tree.map(look_up, model)
 
 
 def _check_response(parsed: Parsed, frame: Any, model: Family) -> None:
@@ -222,8 +219,8 @@ def _check_response(parsed: Parsed, frame: Any, model: Family) -> None:
         return
     if response.kind == "cbind":
         raise ValueError(f"formula {parsed.text!r}: cbind(successes, failures) needs a binomial family, not {model.name}")
-    if response.is_column and tables.content(frame, response.text, "the formula") in ("text", "category"):
-        labels = listed(np.unique(tables.column(frame, response.text, "the formula").drop_nulls().to_numpy().astype(str)))
+    if response.is_column and frames.content(frame, response.text, "the formula") in ("text", "category"):
+        labels = listed(np.unique(frames.column(frame, response.text, "the formula").drop_nulls().to_numpy().astype(str)))
         what = f"formula {parsed.text!r}: the response {response.text!r} has the labels {labels}"
         raise ValueError(f"{what}, which need a binomial family, not {model.name}")
 
@@ -297,11 +294,11 @@ def _many_responses(
             raise ValueError(f"responses must have shape ({n}, g), a row for each row of data, not {Y.shape}.{hint}")
         labels: np.ndarray = np.arange(Y.shape[1])
     else:
-        frame = tables.frame(responses, "responses")
+        frame = frames.frame(responses, "responses")
         if len(frame) != n:
             hint = " It looks transposed." if len(frame.columns) == n else ""
             raise ValueError(f"responses has {len(frame)} rows, data has {n}.{hint}")
-        Y = np.column_stack([tables.numeric(frame, name, "responses") for name in frame.columns])
+        Y = np.column_stack([frames.numeric(frame, name, "responses") for name in frame.columns])
         labels = np.asarray(frame.columns, object)
     if Y.shape[1] == 0:
         raise ValueError("responses has no columns")

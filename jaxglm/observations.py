@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxglm.family import Family
+from jaxglm.irls.solution import Solution, is_lost
 from jaxglm.limits import infinite_eta
 from jaxglm.packing import Crossed, Source, Stacked
 
@@ -46,22 +47,20 @@ class Observations:
 
         return family.of((slice(None), None) if self.codes is None else np.maximum(self.codes, 0))
 
-    def linear_predictor(self, coefficients: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        """eta of every row, with the offset, infinite where the direction takes it there; aliased coefficients count as
-        zero. coefficients, direction: (g, p)."""
-        b = np.where(np.isnan(coefficients), 0.0, coefficients)
-        lost = np.isnan(coefficients).all(axis=1)
-        eta = np.empty(self.shape)
+    def linear_predictor(self, solution: Solution) -> np.ndarray:
+        """eta of every row, with the offset, infinite where the direction of a separated fit takes it there."""
+        b, direction = counted(solution), solution.direction
+        eta = np.full(self.shape, np.nan)
         if self.codes is not None:
-            for begin in range(0, len(self.codes), PIECE):
+            for begin in range(0, len(self.codes) if self.g else 0, PIECE):
                 part = slice(begin, begin + PIECE)
                 code = self.codes[part]
-                eta[part] = np.where((code < 0) | lost[code], np.nan, at_limit(self.X[part], b[code], direction[code]))
+                eta[part] = np.where(code < 0, np.nan, at_limit(self.X[part], b[code], direction[code]))
         else:
             for k in range(self.g):
                 X = self.X if self.X.ndim == 2 else self.X[k]
                 X = X if self.own is None else np.column_stack([X, self.own[k]])
-                eta[k] = np.nan if lost[k] else at_limit(X, b[k], direction[k])
+                eta[k] = at_limit(X, b[k], direction[k])
         return eta if self.offset is None else eta + self.offset
 
     def source(self, sort: Any = None) -> Source:
@@ -95,6 +94,11 @@ class Observations:
         X = X if self.own is None else np.column_stack([X, self.own[k]])
         codes = np.zeros(len(X), np.int64)
         return replace(self, X=X, y=row(self.y), weights=row(self.weights), offset=row(self.offset), codes=codes, g=1, own=None)
+
+
+def counted(solution: Solution) -> np.ndarray:
+    """(g, p): the coefficients as predictions count them, 0 where aliased, NaN where there is no estimate."""
+    return np.where(solution.aliased & ~is_lost(solution.status)[:, None], 0.0, solution.coefficients)
 
 
 def log_exposure(exposure: np.ndarray) -> np.ndarray:

@@ -15,7 +15,8 @@ import numpy as np
 from jaxglm import wald
 from jaxglm.errors import UnknownGroupError, listed
 from jaxglm.family import Family
-from jaxglm.observations import at_limit, log_exposure
+from jaxglm.groups import Groups, combine, factorize
+from jaxglm.observations import at_limit, counted, log_exposure
 from jaxglm.residuals import means, slopes
 
 
@@ -41,26 +42,20 @@ class Request:
 def request(result: Any, new: Any, groups: Any, offset: Any, exposure: Any) -> Request:
     """What the user asks for, as arrays."""
     table = result.table
-    if result.has_offset and offset is None and exposure is None:
+    in_table = table is not None and table.design is not None and not isinstance(new, np.ndarray)
+    if in_table:
+        X, found, known = _from_table(result, new, groups, offset, exposure)
+    else:
+        X, found, known = _numbers("new", _in_order(result, new)), None, _added(offset, exposure, 0.0)
+    if groups is not None:
+        found = factorize(groups)
+    _require_shape(result, X, groups is not None)
+    if offset is None and exposure is None and _lacks_offset(result, in_table):
         raise ValueError(
-            "the fit had an offset or an exposure, given as an array; give offset= or exposure= for the new rows too "
+            "the fit had an offset or an exposure, which the new rows do not hold; give offset= or exposure= for them too "
             "(offset=0 for none)"
         )
-    if table is not None and table.design is not None and not isinstance(new, np.ndarray):
-        X, labels, known = _from_table(result, new, groups, offset, exposure)
-    else:
-        X = np.asarray(new, np.float64)
-        labels, known = None, 0.0
-        if groups is not None:
-            from jaxglm.groups import factorize
-
-            found = factorize(groups)
-            labels = [found.keys, found.codes]
-        known = _added(offset, exposure, 0.0)
-    p = len(result.names)
-    if X.ndim not in (2, 3) or X.shape[-1] != p or (X.ndim == 3 and X.shape[0] != len(result)):
-        raise ValueError(f"new rows must have shape (m, {p}), for the terms {listed(result.names)}, not {X.shape}")
-    codes = None if labels is None else _codes(result, *labels)
+    codes = None if found is None else _codes(result, found)
     if not result.many:
         codes = np.zeros(X.shape[0], np.int64)
     if codes is not None and len(codes) != X.shape[0]:
@@ -73,13 +68,52 @@ def request(result: Any, new: Any, groups: Any, offset: Any, exposure: Any) -> R
     return Request(X, codes, known)
 
 
+def _lacks_offset(result: Any, in_table: bool) -> bool:
+    """Whether the fit had an offset that new rows do not bring with them, as arrays never do."""
+    table = result.table
+    if in_table or table is None:
+        return result.has_offset
+    by_name = table.offset is not None or table.exposure is not None
+    return result.has_offset or by_name or (table.design is not None and table.design.offset_state is not None)
+
+
+def _require_shape(result: Any, X: np.ndarray, grouped: bool) -> None:
+    """Raise ValueError for new rows whose shape does not fit."""
+    p = len(result.names)
+    if X.ndim == 3 and (grouped or not result.many):
+        reason = "with groups=" if result.many else "for one fit"
+        raise ValueError(f"{reason}, new rows must have shape (m, {p}), one set of rows, not {X.shape}")
+    if X.ndim not in (2, 3) or X.shape[-1] != p or (X.ndim == 3 and X.shape[0] != len(result)):
+        raise ValueError(f"new rows must have shape (m, {p}), for the terms {listed(result.names)}, not {X.shape}")
+
+
+def _in_order(result: Any, new: Any) -> Any:
+    """A data frame's columns in the order of the terms, where it has all of them by name."""
+    names = getattr(new, "column_names", getattr(new, "columns", ()))
+    known = not callable(names) and set(result.names) <= {str(name) for name in names}
+    return new[list(result.names)] if known and hasattr(new, "loc") else new
+
+
+def _numbers(name: str, values: Any) -> np.ndarray:
+    """An array of floats. Raises TypeError for what is not numbers."""
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a rectangular array of numbers") from None
+
+
 def _added(offset: Any, exposure: Any, known: Any) -> Any:
-    total = known + (0.0 if offset is None else np.asarray(offset, np.float64))
-    return total if exposure is None else total + log_exposure(np.asarray(exposure, np.float64))
+    for name, given in (("offset", offset), ("exposure", exposure)):
+        if isinstance(given, str):  # of a table, its column would be here by now
+            raise ValueError(f"{name}={given!r} names a column, but the new rows are an array, not a table; give numbers")
+    total = known + (0.0 if offset is None else _numbers("offset", offset))
+    return total if exposure is None else total + log_exposure(_numbers("exposure", exposure))
 
 
-def _from_table(result: Any, new: Any, groups: Any, offset: Any, exposure: Any) -> tuple[np.ndarray, Any, Any]:
-    """Columns, keys and offset of new rows in a table, by the names that the fit remembers."""
+def _from_table(
+    result: Any, new: Any, groups: Any, offset: Any, exposure: Any
+) -> tuple[np.ndarray, Groups | None, np.ndarray | float]:
+    """Columns, keys (unless `groups` are given) and offset of new rows in a table, by the names that the fit remembers."""
     from jaxglm import frames
 
     table, frame = result.table, frames.frame(new, "new")
@@ -92,33 +126,24 @@ def _from_table(result: Any, new: Any, groups: Any, offset: Any, exposure: Any) 
         return frames.numeric(frame, name, role) if isinstance(name, str) else name
 
     known = _added(column(offset, table.offset, "offset"), column(exposure, table.exposure, "exposure"), known)
-    labels = None
-    if groups is not None:
-        from jaxglm.groups import factorize
-
-        found = factorize(groups)
-        labels = [found.keys, found.codes]
-    elif table.by and result.many:
-        from jaxglm.groups import combine
-
-        keys = frames.keys(frame, list(table.by))
-        found = combine([key.name for key in keys], [key.levels for key in keys], [key.codes for key in keys])
-        labels = [found.keys, found.codes]
-    return X, labels, known
+    if groups is not None or not table.by:
+        return X, None, known
+    keys = frames.keys(frame, list(table.by))
+    return X, combine([key.name for key in keys], [key.levels for key in keys], [key.codes for key in keys]), known
 
 
-def _codes(result: Any, keys: tuple[np.ndarray, ...], codes: np.ndarray) -> np.ndarray:
+def _codes(result: Any, new: Groups) -> np.ndarray:
     """The positions of new rows' groups in the result. Raises KeyError for a group that was not fitted."""
     if result.keys is None:
         raise ValueError("groups= makes no sense here: this is one fit")
-    values = list(zip(*(key.tolist() for key in keys), strict=True))
+    values = list(zip(*(key.tolist() for key in new.keys), strict=True))
     place = {label: index for index, label in enumerate(zip(*(key.tolist() for key in result.keys.keys), strict=True))}
     unknown = [value if len(value) > 1 else value[0] for value in values if value not in place]
     if unknown:
         raise UnknownGroupError(f"no fit for the group {listed(unknown)}; the fitted groups are {listed(result.groups)}")
-    if codes.min(initial=0) < 0:
+    if new.n_missing:
         raise UnknownGroupError("some new rows have a missing group")
-    return np.array([place[value] for value in values], np.int64)[codes]
+    return np.array([place[value] for value in values], np.int64)[new.codes]
 
 
 def _by_row(model: Family, codes: np.ndarray | None) -> Family:
@@ -127,12 +152,14 @@ def _by_row(model: Family, codes: np.ndarray | None) -> Family:
 
 def _eta(result: Any, request: Request) -> np.ndarray:
     solution = result.solution
-    b = np.where(np.isnan(solution.coefficients), 0.0, solution.coefficients)
-    b = np.where(np.isnan(solution.coefficients).all(axis=1)[:, None], np.nan, b)
+    b = counted(solution)
     if request.codes is not None:
         return at_limit(request.X, b[request.codes], solution.direction[request.codes]) + request.offset
     X = np.broadcast_to(request.X, (len(result), *request.X.shape[-2:]))
-    return np.stack([at_limit(X[k], b[k], solution.direction[k]) for k in range(len(result))]) + request.offset
+    eta = np.empty(X.shape[:2])
+    for k in range(len(result)):
+        eta[k] = at_limit(X[k], b[k], solution.direction[k])
+    return eta + request.offset
 
 
 def _check_type(type: str) -> None:
@@ -159,7 +186,9 @@ def with_errors(result: Any, request: Request, type: str, level: float) -> Predi
         degrees = result.solution.n_obs[codes] - result.solution.rank[codes]
     else:
         X = np.broadcast_to(request.X, (len(result), *request.X.shape[-2:]))
-        variance = np.stack([_quadratic(X[k], covariance, np.full(X.shape[1], k)) for k in range(len(result))])
+        variance = np.empty(X.shape[:2])
+        for k in range(len(result)):
+            variance[k] = _quadratic(X[k], covariance, np.full(X.shape[1], k))
         degrees = (result.solution.n_obs - result.solution.rank)[:, None]
     error = np.where(np.isfinite(eta), np.sqrt(variance), np.nan)
     half = wald.quantile(level, degrees if result.family.dispersion is None else None) * error
@@ -180,11 +209,14 @@ def _bounded_means(model: Family, eta: np.ndarray, end: np.ndarray) -> np.ndarra
 
 
 def _quadratic(X: np.ndarray, covariance: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """x' C x of every row with its group's C, where a zero in x leaves out even what is not known."""
+    """x' C x of every row with its group's C, where a zero in x leaves out even what is not known. Rounding may make a
+    variance that is nearly nothing negative; then it is zero."""
     out = np.empty(len(X))
     for begin in range(0, len(X), 4096):
         part = slice(begin, begin + 4096)
         x, C = X[part], covariance[codes[part]]
         used = (x != 0)[:, :, None] & (x != 0)[:, None, :]
-        out[part] = np.sum(np.where(used, x[:, :, None] * x[:, None, :] * np.where(used, C, 0.0), 0.0), axis=(1, 2))
-    return out
+        with np.errstate(invalid="ignore", over="ignore"):  # where x is infinite
+            terms = np.where(used, x[:, :, None] * x[:, None, :] * np.where(used, C, 0.0), 0.0)
+            out[part] = np.sum(terms, axis=(1, 2))
+    return np.maximum(out, 0.0)

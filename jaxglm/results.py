@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -86,7 +87,12 @@ class GLMResults:
 
     @property
     def coefficients(self) -> np.ndarray:
-        """(p,): the estimates, NaN where aliased."""
+        """(p,): the estimates, NaN where aliased.
+
+        A term that `infinite` marks has no estimate. Its number has the right sign and is large on the scale of eta: times
+        the reach of their columns, the diverging terms take the rows that they move to 40 or beyond, towards their limits.
+        The number itself has no meaning.
+        """
         return self._squeezed(self.solution.coefficients)
 
     @property
@@ -122,15 +128,13 @@ class GLMResults:
     @property
     def aic(self) -> Any:
         """Akaike's criterion, as R's `AIC`."""
-        count = self.solution.rank + int(self.family.counts_dispersion)
-        return self._squeezed(-2.0 * self.solution.log_likelihood + 2.0 * count)
+        return -2.0 * self.log_likelihood + 2.0 * self.n_parameters
 
     @property
     def bic(self) -> Any:
-        """Schwarz's criterion, with the logarithm of the number of rows of positive weight."""
-        count = self.solution.rank + int(self.family.counts_dispersion)
-        size = np.log(np.maximum(self.solution.n_obs, 1))
-        return self._squeezed(-2.0 * self.solution.log_likelihood + size * count)
+        """Schwarz's criterion, with the logarithm of the number of rows of nonzero weight."""
+        size = self._squeezed(np.log(np.maximum(self.solution.n_obs, 1)))
+        return -2.0 * self.log_likelihood + size * self.n_parameters
 
     @property
     def dispersion(self) -> Any:
@@ -145,12 +149,12 @@ class GLMResults:
 
     @property
     def df_residual(self) -> Any:
-        """Rows of positive weight less independent coefficients."""
+        """Rows of nonzero weight less independent coefficients."""
         return self._squeezed(self.solution.n_obs - self.solution.rank)
 
     @property
     def df_null(self) -> Any:
-        """Rows of positive weight, less one where the null model has an intercept."""
+        """Rows of nonzero weight, less one where the null model has an intercept."""
         return self._squeezed(np.maximum(self.solution.n_obs - self.solution.spans_constant, 0))
 
     @property
@@ -160,7 +164,7 @@ class GLMResults:
 
     @property
     def n_obs(self) -> Any:
-        """Rows of positive weight."""
+        """Rows of nonzero weight."""
         return self._squeezed(self.solution.n_obs)
 
     @property
@@ -185,7 +189,10 @@ class GLMResults:
 
     @property
     def infinite(self) -> np.ndarray:
-        """(p,): the direction -1, 0 or 1 in which a coefficient diverges."""
+        """(p,): the direction -1 or 1 in which a coefficient diverges, 0 where it is finite.
+
+        The number that `coefficients` holds for a diverging term is large and of this sign, and says nothing else.
+        """
         return self._squeezed(self.solution.infinite)
 
     @property
@@ -238,7 +245,7 @@ class GLMResults:
         return full
 
     def _eta(self) -> np.ndarray:
-        return self._rows().linear_predictor(self.solution.coefficients, self.solution.direction)
+        return self._rows().linear_predictor(self.solution)
 
     def _quantities(self) -> RowQuantities:
         rows = self._rows()
@@ -278,9 +285,10 @@ class GLMResults:
     ) -> np.ndarray:
         """The mean ("response") or eta ("link") for new rows.
 
-        new: a table (then key, offset and exposure columns are found in it), or columns X (m, p), or (g, m, p) for fits
-        with designs of their own. groups: the group of each row; without it every group predicts every row, (g, m).
-        Raises KeyError for unknown groups and ValueError for unseen levels.
+        new: a table (then key, offset and exposure columns are found in it), or columns X (m, p), or (g, m, p) where each
+        of many fits gets rows of its own. groups: the group of each row; without it every group predicts every row, (g, m).
+        offset, exposure: numbers for the rows, or names of columns of a table; where the fit had one that is not found in
+        `new`, one has to be given. Raises KeyError for unknown groups and ValueError for unseen levels.
         """
         request = prediction.request(self, new, groups, offset, exposure)
         return prediction.point(self, request, type)
@@ -321,16 +329,16 @@ class GLMResults:
         """One group's result, by its key, or by position where there are no keys. Raises KeyError with a hint."""
         if self.keys is None:
             raise TypeError("this is one fit, not many; there is nothing to index")
-        position = key.__index__() if self._by_position(key) else self.keys.position(key)
-        return self.one(position)
+        return self.one(self._place(key) if self.keys.positional else self.keys.position(key))
 
-    def _by_position(self, key: Any) -> bool:
-        assert self.keys is not None
-        if not self.keys.positional:
-            return False
-        if not hasattr(key, "__index__") or not -len(self) <= key < len(self):
+    def _place(self, key: Any) -> int:
+        try:
+            place = operator.index(key)
+        except TypeError:
+            place = len(self)
+        if not -len(self) <= place < len(self):
             raise UnknownGroupError(f"there is no fit {key!r}; there are {len(self)}, from 0 on")
-        return True
+        return place
 
     def one(self, position: int) -> GLMResults:
         """The result at a position of the leading axis."""

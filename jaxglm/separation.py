@@ -19,7 +19,7 @@ import numpy as np
 
 MOVED = 1e-8  # of the largest move: what is less belongs to rows that the direction leaves alone
 BLIND = 1e-10  # relative singular value below which rows do not determine a combination of coefficients
-SMALL = 0.03  # of the largest component of a direction: what is less may be a leftover
+LEFTOVER = 0.03  # of the largest component of a direction: what is less may be a leftover
 AT_ONCE = 2000  # constraints taken in at a time
 
 
@@ -55,7 +55,7 @@ def polish(
     blind = _null_space(scaled[~moved], free)
     exact = blind @ (blind.T @ start)
     # Small components are leftovers of the iteration, unless the direction needs them.
-    small = np.flatnonzero((exact != 0) & (np.abs(exact) <= SMALL * np.max(np.abs(exact), initial=0.0)))
+    small = np.flatnonzero((exact != 0) & (np.abs(exact) <= LEFTOVER * np.max(np.abs(exact), initial=0.0)))
     dropped: list[int] = []
     for component in small[np.argsort(np.abs(exact[small]))]:
         fewer = _null_space(scaled[~moved], free & ~np.isin(np.arange(len(free)), [*dropped, component]))

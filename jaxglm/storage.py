@@ -123,15 +123,16 @@ def _number(values: np.ndarray) -> Any:
 
 def _plain(key: np.ndarray) -> tuple[np.ndarray, str]:
     """A key column as an array that needs no pickle, and what it was. Raises TypeError for keys that cannot be kept."""
-    if key.dtype.kind != "O":
+    if key.dtype.kind not in "OT":
         return key, "array"
-    kinds = {type(value) for value in key}
+    values = [value.item() if isinstance(value, np.generic) and value.dtype.kind in "Ubiuf" else value for value in key]
+    kinds = {type(value) for value in values}
     if kinds <= {str}:
-        return np.asarray(key, dtype=np.str_), "objects"
+        return np.asarray(values, dtype=np.str_), "objects"
     if kinds <= {datetime.date}:
-        return np.asarray(key, dtype="datetime64[D]"), "objects"
+        return np.asarray(values, dtype="datetime64[D]"), "objects"
     if kinds <= {int, float, bool, str}:
-        return np.frombuffer(json.dumps(list(key)).encode(), np.uint8), "json"
+        return np.frombuffer(json.dumps(values).encode(), np.uint8), "json"
     names = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise TypeError(f"group keys of type {names} cannot be saved; make them text or numbers before fitting")
 

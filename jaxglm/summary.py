@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxglm.errors import listed
+from jaxglm.observations import counted
 from jaxglm.status import Status, StatusWarning
 
 
@@ -64,20 +65,21 @@ def _head(result: Any) -> list[str]:
 def _one(result: Any) -> list[str]:
     statistic = "t" if result.family.dispersion is None else "z"
     errors, statistics, p = result.standard_errors, result.statistics, result.p_values
+    known = counted(result.solution)[0]
     width = max([len(name) for name in result.names] + [4])
     lines = [*_head(result), "", f"{'':{width}}  {'Estimate':>12} {'Std. error':>12} {statistic:>9} {'p':>10}"]
     for j, name in enumerate(result.names):
         note = ""
         if np.isnan(result.coefficients[j]):
-            note = "  aliased" if result.rank else "  not estimated"
+            note = "  not estimated" if np.isnan(known[j]) else "  aliased"
         elif result.infinite[j]:
             note = "  +infinite" if result.infinite[j] > 0 else "  -infinite"
         values = f"{result.coefficients[j]:12.6g} {errors[j]:12.6g} {statistics[j]:9.3f} {_p(p[j]):>10}"
         lines.append(f"{name:{width}}  {values}{note}")
-    known = "known" if result.family.dispersion is not None else "estimated"
+    how = "known" if result.family.dispersion is not None else "estimated"
     lines += [
         "",
-        f"Dispersion ({known}): {result.dispersion:.6g}",
+        f"Dispersion ({how}): {result.dispersion:.6g}",
         f"Null deviance:     {result.null_deviance:.6g} on {result.df_null} degrees of freedom",
         f"Residual deviance: {result.deviance:.6g} on {result.df_residual} degrees of freedom",
     ]
@@ -101,7 +103,7 @@ def _many(result: Any) -> list[str]:
     lines += ["", "Status:"]
     for status, count in counts(result):
         lines.append(f"  {status.label:15} {count:8d}  {status.message.split('. ')[0].rstrip('.')}.")
-    aliased = int(np.sum(np.isnan(found.coefficients).any(axis=1) & (found.rank > 0)))
+    aliased = int(np.sum((np.isnan(found.coefficients) & ~np.isnan(counted(found))).any(axis=1)))
     if aliased:
         lines.append(f"  {aliased} fits have aliased terms.")
     width = max([len(name) for name in result.names] + [4])

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxglm.errors import listed
 from jaxglm.status import Status
 
 SCALARS = (
@@ -16,6 +17,7 @@ SCALARS = (
     "n_obs", "n_iterations", "status", "converged", "method", "n_dropped",
 )  # fmt: skip
 TERMS = ("term", "estimate", "std_error", "statistic", "p_value", "log10_p", "conf_low", "conf_high", "status")
+ROWS = ("y", "weight", "offset")
 RESERVED = frozenset(SCALARS + TERMS)  # names that a key column cannot have
 
 
@@ -58,14 +60,15 @@ def augment(result: Any) -> Any:
     """See `GLMResults.augment`."""
     from jaxglm import frames
 
+    made = result._quantities()
     quantities = {
         "fitted": result.fitted,
         "linear_predictor": result.linear_predictor,
-        "residual_deviance": result.residuals("deviance"),
-        "residual_pearson": result.residuals("pearson"),
-        "residual_response": result.residuals("response"),
-        "residual_working": result.residuals("working"),
-        "working_weight": result.working_weights,
+        "residual_deviance": result._in_rows(made.deviance),
+        "residual_pearson": result._in_rows(made.pearson),
+        "residual_response": result._in_rows(made.response),
+        "residual_working": result._in_rows(made.working),
+        "working_weight": result._in_rows(made.working_weights),
     }
     if result.table is not None and result.table.data is not None and result.observations.codes is not None:
         return frames.with_columns(frames.frame(result.table.data), quantities)
@@ -77,8 +80,12 @@ def augment(result: Any) -> Any:
     if result.many:
         codes = rows.codes if rows.codes is not None else np.repeat(np.arange(len(result)), rows.shape[1])
         columns = {name: _labelled(key, codes) for name, key in zip(result.keys.names, result.keys.keys, strict=True)}
+    taken = [name for name in result.names if name in {*columns, *ROWS, *quantities}]
+    if taken:
+        raise ValueError(f"the term {listed(map(repr, taken))} is called like another column of augment(); give other names=")
     columns |= {name: X[..., j] for j, name in enumerate(result.names)}
-    columns |= {"y": rows.rows(rows.y, 0.0), "weight": rows.rows(rows.weights, 1.0), "offset": rows.rows(rows.offset, 0.0)}
+    given = (rows.rows(rows.y, 0.0), rows.rows(rows.weights, 1.0), rows.rows(rows.offset, 0.0))
+    columns |= dict(zip(ROWS, given, strict=True))
     if result.table is not None and result.table.used is not None:
         quantities = {name: value[..., result.table.used] for name, value in quantities.items()}
     return _build(result, {name: np.reshape(value, -1) for name, value in (columns | quantities).items()})
@@ -88,9 +95,7 @@ def _labelled(key: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Each row's key, missing where it has none."""
     if codes.min(initial=0) >= 0:
         return key[codes]
-    values = key[np.maximum(codes, 0)].astype(object)
-    values[codes < 0] = None
-    return values
+    return np.concatenate([key.astype(object), np.array([None], object)])[codes]  # the last entry is what code -1 picks
 
 
 def _keys(result: Any, repeat: int) -> dict[str, Any]:

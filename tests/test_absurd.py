@@ -282,6 +282,10 @@ def test_a_scan_over_features():
     rows = ordinary("binomial", 0)
     rng = np.random.default_rng(5)
     features = rng.normal(size=(N, 24))
+
+    def scan(given):
+        return jaxglm.scan(rows.X[:, :3], rows.y, given, "binomial", weights=rows.weights, offset=rows.offset, missing="drop")
+
     spoiled = features.copy()
     spoiled[:, 1] = np.nan
     spoiled[3, 3] = np.nan
@@ -293,9 +297,9 @@ def test_a_scan_over_features():
     spoiled[:, 15] = rows.X[:, 1] + 1e-7 * features[:, 15]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = jaxglm.scan(rows.X[:, :3], rows.y, spoiled, family="binomial", weights=rows.weights, offset=rows.offset)
+        found = scan(spoiled)
     assert [w.category for w in caught] == [StatusWarning]
-    clean = jaxglm.scan(rows.X[:, :3], rows.y, features, family="binomial", weights=rows.weights, offset=rows.offset)
+    clean = scan(features)
     # A feature with a missing value makes weights differ between fits, so the clean call has one too, in another fit.
     assert found.status[[1, 3, 5, 7, 9, 11, 13, 15]].tolist() == [NO_DATA, 0, INVALID, 0, 0, 0, 0, 0]
     assert found.n_dropped[[1, 3]].tolist() == [N, 1]
@@ -303,7 +307,7 @@ def test_a_scan_over_features():
     untouched = np.r_[0:16:2, 16:24]
     np.testing.assert_allclose(found.coefficients[untouched], clean.coefficients[untouched], rtol=1e-12, atol=1e-14)
     marked = np.where(np.arange(N)[:, None] == 0, np.where(np.arange(24) == 1, np.nan, features), features)
-    again = jaxglm.scan(rows.X[:, :3], rows.y, marked, family="binomial", weights=rows.weights, offset=rows.offset)
+    again = scan(marked)
     assert_identical(found, again, untouched)
 
 

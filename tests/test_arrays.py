@@ -1,7 +1,4 @@
-"""The array door: every shape of `fit` and `scan`, each against single fits, and what is refused.
-
-g fits of n rows and p columns; many-fit shapes must equal a loop of single fits to the last digits.
-"""
+"""The array door: every shape of `fit` and `scan`, each equal to a loop of single fits; and what is refused."""
 
 import jax
 import numpy as np
@@ -179,7 +176,7 @@ def test_scan_leaves_missing_features_out(kind):
     if kind != "NaN":
         code = -9
         given = np.where(np.isnan(features), code, features).astype(np.int8 if kind == "small code" else int)
-    fit = jaxglm.scan(X, Y[0], given, family="poisson", missing_code=code)
+    fit = jaxglm.scan(X, Y[0], given, family="poisson", missing="drop", missing_code=code)
     assert (fit.names, fit.coefficients.shape) == (["x1", "x2", "x3", "feature"], (5, 4))
     assert fit.n_dropped.tolist() == [2, 0, 0, 1, 0]
     assert list(fit.tidy().columns[:2]) == ["feature", "term"]
@@ -197,13 +194,15 @@ def test_scan_names_weights_and_missing_invalid():
     features = pd.DataFrame(FEATURES.astype(float), columns=list("abcde"))
     features.loc[3, "b"] = np.nan
     with pytest.warns(StatusWarning, match=r"1 of 5 fits did not converge: 1 invalid_data \(b\)"):
-        fit = jaxglm.scan(
-            X, Y[0], features, family="poisson", weights=W[0], offset=OFFSET[0], missing="invalid", names=["one", "u", "v"]
-        )
+        fit = jaxglm.scan(X, Y[0], features, family="poisson", weights=W[0], offset=OFFSET[0], names=["one", "u", "v"])
     assert (fit.groups.tolist(), fit.names) == (list("abcde"), ["one", "u", "v", "feature"])
     one = poisson(np.column_stack([X, FEATURES[:, 2]]), Y[0], weights=W[0], offset=OFFSET[0])
     same_rows(fit["c"].coefficients, one.coefficients)
     same_rows(fit["c"].residuals(), one.residuals())
+    assert fit["b"].n_obs == one.n_obs
+    again = jaxglm.scan(X, Y[0], FEATURES[:, 2:3], "poisson", weights=W[0], offset=OFFSET[0], start=one.coefficients)
+    same_rows(again[0].coefficients, one.coefficients)
+    assert again[0].n_iterations < one.n_iterations
     with pytest.raises(ValueError, match=r"transposed: pass features\.T"):
         jaxglm.scan(X, Y[0], FEATURES.T, family="poisson")
     with pytest.raises(ValueError, match=r"weights must have shape \(24,\)"):

@@ -89,6 +89,18 @@ ARRAYS = {  # a call, the words of its message
         ["features", "transposed", "features.T"],
     ),
     "scan of many responses": (lambda: jaxglm.scan(X, Y, np.ones((N, 3)), family="poisson"), ["y", "(12,)"]),
+    "new rows of each fit, and groups": (
+        lambda: fit(X, Y).predict(np.stack([X] * 5), groups=range(5)),
+        ["groups=", "(m, 2)", "(5, 12, 2)"],
+    ),
+    "new rows of each fit for one": (lambda: fit(X, y).predict(X[None]), ["one fit", "(m, 2)", "(1, 12, 2)"]),
+    "new rows and groups for one": (lambda: fit(X, y).predict(X, groups=y), ["groups=", "one fit"]),
+    "new rows of text": (lambda: fit(X, y).predict([["a", "b"]]), ["new", "numbers"]),
+    "new rows ragged": (lambda: fit(X, Y).predict([[1.0, 2.0], [1.0]]), ["new", "rectangular"]),
+    "new offset a column's name": (lambda: fit(X, y).predict(X, offset="a"), ["offset='a'", "column", "not a table"]),
+    "new exposure a column's name": (lambda: fit(X, Y).prediction(X, exposure="a"), ["exposure='a'", "not a table"]),
+    "new offset of text": (lambda: fit(X, y).predict(X, offset=["a"] * N), ["offset", "numbers"]),
+    "an array in place of a fit": (lambda: fit(X, Y)[np.arange(2)], ["no fit array([0, 1])", "5, from 0 on"]),
 }
 TABLES = {
     "column unknown": (lambda: glm("y ~ ages"), ["'ages'", "Did you mean 'age'"]),
@@ -130,6 +142,8 @@ TABLES = {
     "data of another type": (lambda: glm(data=3), ["data", "pandas"]),
     "object column": (lambda: glm("y ~ o", {**TABLE, "o": [{}] * N}), ["o"]),
     "start": (lambda: glm(start=[0.0]), ["start", "(2,)"]),
+    "an array without the exposure": (lambda: glm(exposure="age").predict(X), ["give offset= or exposure=", "offset=0"]),
+    "an array without the offset": (lambda: glm("y ~ x + offset(age)").predict(X), ["give offset= or exposure=", "offset=0"]),
 }
 
 

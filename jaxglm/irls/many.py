@@ -16,7 +16,7 @@ from jax import Array
 
 from jaxglm.family import Family
 from jaxglm.irls.options import IRLS
-from jaxglm.irls.problem import typed
+from jaxglm.irls.problem import Given, typed
 from jaxglm.irls.solution import Solution
 from jaxglm.irls.solve import Data, solve_data
 from jaxglm.links import ArrayLike
@@ -52,19 +52,14 @@ def solve_many(
     >>> irls.solve_many(X, counts, families.Poisson()).coefficients.shape
     (2, 2)
     """
-    X = jnp.asarray(X)
-    dtype = X.dtype if jnp.issubdtype(X.dtype, jnp.floating) else jnp.result_type(float)
-    X, y = X.astype(dtype), jnp.asarray(y, dtype)
-    rows = {"y": y, "weights": weights, "offset": offset}
-    rows = {name: None if value is None else jnp.asarray(value, dtype) for name, value in rows.items()}
-    g = number_of_fits(X.shape, {name: value.shape for name, value in rows.items() if value is not None})
-    if rows["weights"] is None:
-        rows["weights"] = jnp.ones(X.shape[-2], dtype)
+    given = Given.of(X, y, weights, offset, family)
+    shape, dtype = given.X.shape, given.X.dtype
+    g = number_of_fits(shape, given.rows)
     strength = None if penalty is None else jnp.asarray(penalty.strength, dtype)
     if strength is not None and strength.ndim < 2:
-        strength = jnp.broadcast_to(strength, X.shape[-1:])
-    data = Data(X, rows["y"], rows["weights"], rows["offset"], strength, typed(family, dtype), shared=shares(X.shape))
-    lanes = lanes_of(X.shape, g, jax.default_backend())
+        strength = jnp.broadcast_to(strength, shape[-1:])
+    data = Data(given.X, given.y, given.weights, given.offset, strength, typed(family, dtype), shared=shares(shape))
+    lanes = lanes_of(shape, g, jax.default_backend())
     return solve_batch(data, None if start is None else jnp.asarray(start, dtype), g, options, lanes)
 
 

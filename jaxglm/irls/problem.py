@@ -18,7 +18,8 @@ from jaxglm.rows import Rows, Totals, fold
 class Problem:
     """A fit to be made. The design's columns are X / scale, so coefficients inside are the user's times scale.
 
-    penalty, start: (p,), on the scaled coefficients, or None; n_obs: rows of positive weight; total_weight: their sum;
+    penalty, start: (p,), on the scaled coefficients, or None; n_obs: rows of nonzero weight; total_weight: the sum of the
+    positive ones;
     mean_response: their weighted mean of y; sound: whether every row is finite and valid; reach: (p,), the largest
     absolute value of each column.
     """
@@ -55,13 +56,40 @@ def typed(family: Family, dtype: Any) -> Family:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), family)
 
 
+@dataclass(frozen=True)
+class Given:
+    """The user's arguments as arrays of one floating-point type, that of X; weights are ones of shape (n,) by default."""
+
+    X: Array
+    y: Array
+    weights: Array
+    offset: Array | None
+
+    @classmethod
+    def of(cls, X: Any, y: Any, weights: Any, offset: Any, family: Any) -> Given:
+        """Raises TypeError for what is not a family."""
+        if not isinstance(family, Family):
+            raise TypeError(f"family must be a value of jaxglm.families, such as families.Poisson(), not {family!r}")
+        X = jnp.asarray(X)
+        dtype = X.dtype if jnp.issubdtype(X.dtype, jnp.floating) else jnp.result_type(float)
+        weights = jnp.ones(X.shape[-2:-1], dtype) if weights is None else jnp.asarray(weights, dtype)
+        offset = None if offset is None else jnp.asarray(offset, dtype)
+        return cls(X.astype(dtype), jnp.asarray(y, dtype), weights, offset)
+
+    @property
+    def rows(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of what goes by rows."""
+        values = {"y": self.y, "weights": self.weights, "offset": self.offset}
+        return {name: value.shape for name, value in values.items() if value is not None}
+
+
 def pose(rows: Rows, family: Family, scale: Array, penalty: Array | None = None, start: Array | None = None) -> Problem:
     """The problem of fitting prepared `rows`, whose design's columns have been divided by `scale`; penalty and start
     (p,) are in the user's terms."""
 
     def count(part: Rows) -> Totals:
-        present, weights = part.present, jnp.where(part.present, part.weights, 0.0)
-        sums = (jnp.sum(present, dtype=jnp.int32), jnp.sum(weights), jnp.sum(weights * part.y))
+        weights = jnp.where(part.present, part.weights, 0.0)
+        sums = (jnp.sum(part.weights != 0, dtype=jnp.int32), jnp.sum(weights), jnp.sum(weights * part.y))
         reach = jnp.max(jnp.abs(part.design.matrix()), axis=0).astype(scale.dtype)
         return Totals(sums, (jnp.any(part.weights < 0), reach))
 

@@ -33,11 +33,16 @@ class Solution:
     """One fit. p coefficients; everything else is a scalar unless a shape is given.
 
     coefficients: (p,), NaN where aliased; covariance: (p, p); deviance, null_deviance, log_likelihood, dispersion;
-    rank: independent columns; n_obs: rows of positive weight; spans_constant: whether the null model has an intercept;
+    rank: independent columns; n_obs: rows of nonzero weight; spans_constant: whether the null model has an intercept;
     n_iterations; status: a `jaxglm.Status`; infinite: (p,), the direction -1, 0, 1 of diverging coefficients;
     aliased: (p,), columns that depend on those before them;
     direction: (p,), along which the likelihood rises for ever if the status is SEPARATED, else zero; doubtful: whether
     the factorization could not be trusted, and the fit has to be made with IRLS(factorization="orthogonal").
+
+    From `irls.solve` and `irls.solve_many` a SEPARATED fit is the iterate at which separation was proved, and `direction`
+    is the proof: finite coefficients are near their optimum at best, and covariance, deviance, log-likelihood and
+    dispersion are those of the iterate. `jaxglm.fit` and `glm` put in the limits, of the finite terms and their errors
+    too, and ask a linear programme about fits that stopped without an answer, which may be separated as well.
     """
 
     coefficients: Any
@@ -224,12 +229,17 @@ def conclude(problem: Problem, algebra: Algebra, options: IRLS, state: State) ->
     )
 
 
+def is_lost(status: Any) -> Any:
+    """Which fits have no estimates at all: without data, or without a valid step."""
+    return (status == Status.INVALID_DATA) | (status == Status.NO_DATA) | (status == Status.STEP_FAILED)
+
+
 def reported(solution: Solution) -> Solution:
-    """What may be told of a solution, or of many: without data or without a valid step nothing is known, and the last
-    iterate of a fit that ran out of steps has no errors. NumPy in, NumPy out."""
+    """What may be told of a solution, or of many: of fits that are lost nothing, and the last iterate of one that ran out
+    of steps has no errors. NumPy in, NumPy out."""
     status = solution.status
     where = status.__array_namespace__().where
-    lost = (status == Status.INVALID_DATA) | (status == Status.NO_DATA) | (status == Status.STEP_FAILED)
+    lost = is_lost(status)
     uncertain = lost | (status == Status.MAX_ITERATIONS)
     nan = float("nan")
     scalars = ("deviance", "null_deviance", "log_likelihood", "dispersion")

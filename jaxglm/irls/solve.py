@@ -22,7 +22,7 @@ from jaxglm.family import Family
 from jaxglm.irls.loop import optimise, start_eta
 from jaxglm.irls.normal import NORMAL, ORTHOGONAL
 from jaxglm.irls.options import IRLS
-from jaxglm.irls.problem import Problem, pose, typed
+from jaxglm.irls.problem import Given, Problem, pose, typed
 from jaxglm.irls.solution import Solution, Statistics, conclude, null_intercept, reported, statistics
 from jaxglm.irls.working import where_present, working
 from jaxglm.links import STATIC, ArrayLike
@@ -63,22 +63,16 @@ def gather_data(
     X: ArrayLike, y: ArrayLike, family: Family, weights: ArrayLike | None, offset: ArrayLike | None, penalty: Ridge | None
 ) -> Data:
     """Arguments of the user as arrays of one floating-point type. Raises on shapes that do not fit together."""
-    if not isinstance(family, Family):
-        raise TypeError(f"family must be a value of jaxglm.families, such as families.Poisson(), not {family!r}")
-    X = jnp.asarray(X)
-    dtype = X.dtype if jnp.issubdtype(X.dtype, jnp.floating) else jnp.result_type(float)
+    given = Given.of(X, y, weights, offset, family)
+    X, dtype = given.X, given.X.dtype
     if X.ndim != 2 or X.shape[1] == 0:
         raise ValueError(f"X must have shape (n, p) with p at least 1, not {X.shape}; map over many fits with jax.vmap")
     n, p = X.shape
-    y = jnp.asarray(y, dtype)
-    rows = {"y": y, "weights": jnp.ones_like(y) if weights is None else jnp.asarray(weights, dtype)}
-    if offset is not None:
-        rows["offset"] = jnp.asarray(offset, dtype)
-    for name, value in rows.items():
-        if value.shape != (n,):
-            raise ValueError(f"{name} must have shape ({n},), one value for each row of X, not {value.shape}")
+    for name, shape in given.rows.items():
+        if shape != (n,):
+            raise ValueError(f"{name} must have shape ({n},), one value for each row of X, not {shape}")
     strength = None if penalty is None else penalty.diagonal(p, dtype)
-    return Data(jnp.asarray(X, dtype), rows["y"], rows["weights"], rows.get("offset"), strength, typed(family, dtype))
+    return Data(X, given.y, given.weights, given.offset, strength, typed(family, dtype))
 
 
 def _coefficients(name: str, values: ArrayLike, data: Data) -> Array:
