@@ -289,8 +289,10 @@ def _score_checks(grid: _Grid) -> list[Check]:
     score, weight = family.score_at(y, mean), family.weight_at(mean)
     fall = -0.5 * _derivative(lambda e: family.unit_deviance_at(y, family.link.mean(e)), eta)
     quotient = (y - mean.mu) * mean.dmu_deta / grid.variance
+    drop = -_derivative(lambda e: family.loss_at(y, family.link.mean(e)), eta)
     checks = [
         _compare("score: derivative of deviance", score, fall, y, eta, parts=grid.parts),
+        _compare("loss: its derivative is minus the score", drop, score, y, eta, parts=grid.parts),
         _compare("score: (y - mu) dmu/deta / V", score, quotient, y, eta, parts=grid.parts),
     ]
     if family.log_likelihood is not None:

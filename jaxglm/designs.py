@@ -4,7 +4,7 @@ A generalized linear model needs three operations of its design X: X v, X' r, an
 these three. The core never looks inside, so a fit with its own matrix, a fit that shares its matrix with a million
 others, and a fit that adds one column to a shared matrix are the same code:
 
-- `Dense`: a matrix of the fit's own.
+- `Dense`: a matrix of the fit's own; `Twice`: the same, stored both ways.
 - `Shared`: one matrix for many fits. It also holds the products of every pair of its columns, so that under `vmap` the
   Gram matrices of all fits are one matrix product, of the weights (fits x rows) with the products (rows x pairs).
 - `Appended`: a shared matrix and one column of the fit's own (feature scans).
@@ -38,6 +38,9 @@ class Design(Protocol):
     def gram(self, w: Array) -> Array:
         """X' diag(w) X, shape (p, p), for w of shape (n,)."""
 
+    def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
+        """X' diag(w) X and X' r together, for w of shape (n,) and r of shape (n, k)."""
+
     def matrix(self) -> Array:
         """X itself, shape (n, p), for the factorizations that need its rows."""
 
@@ -58,8 +61,47 @@ class Dense:
     def gram(self, w: Array) -> Array:
         return jnp.matmul(self.columns * w, self.columns.T, precision=HIGHEST)
 
+    def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
+        return self.gram(w), self.transposed_dot(r)
+
     def matrix(self) -> Array:
         return self.columns.T
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Twice:
+    """A matrix of the fit's own, stored both ways, so that on a CPU the products of a small one need no rearranging.
+    columns: (p, n); rows: (n, p); ones: (n,), the number 1 in a way that no compiler can know."""
+
+    columns: Array
+    rows: Array
+    ones: Array
+
+    @classmethod
+    def of(cls, rows: Array) -> Twice:
+        """From the matrix (n, p)."""
+        first = rows[:, 0]
+        return cls(rows.T, rows, jnp.where(first == first, 1.0, jnp.nan).astype(rows.dtype))
+
+    def dot(self, v: Array) -> Array:
+        return jnp.matmul(v, self.columns, precision=HIGHEST)
+
+    def transposed_dot(self, r: Array) -> Array:
+        return jnp.matmul(self.columns, r, precision=HIGHEST)
+
+    def gram(self, w: Array) -> Array:
+        return jnp.matmul(self.columns * w, self.rows, precision=HIGHEST)
+
+    def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
+        p = len(self.columns)
+        # XLA computes what it fuses again for every use, here p times, except for what ends in a division.
+        w = w / self.ones
+        both = jnp.matmul(jnp.concatenate([self.columns * w, r.T]), self.rows, precision=HIGHEST)
+        return both[:p], both[p:].T
+
+    def matrix(self) -> Array:
+        return self.rows
 
 
 @jax.tree_util.register_dataclass
@@ -87,6 +129,9 @@ class Shared:
     def gram(self, w: Array) -> Array:
         return from_pairs(jnp.matmul(w, self.products, precision=HIGHEST), self.columns.shape[0])
 
+    def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
+        return self.gram(w), self.transposed_dot(r)
+
     def matrix(self) -> Array:
         return self.columns.T
 
@@ -111,6 +156,9 @@ class Appended:
         corner = jnp.sum(weighted * self.own)[None, None]
         return jnp.block([[self.shared.gram(w), cross], [cross.T, corner]])
 
+    def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
+        return self.gram(w), self.transposed_dot(r)
+
     def matrix(self) -> Array:
         return jnp.concatenate([self.shared.matrix(), self.own[:, None]], axis=1)
 
@@ -128,6 +176,9 @@ class Constant:
 
     def gram(self, w: Array) -> Array:
         return jnp.sum(w)[None, None]
+
+    def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
+        return self.gram(w), self.transposed_dot(r)
 
     def matrix(self) -> Array:
         return jnp.ones((1, 1))

@@ -53,6 +53,14 @@ def _binomial_score(y: Array, mean: Mean) -> Array:
     return y * mean.dlog_mu - (1.0 - y) * mean.dlog_complement
 
 
+def _binomial_loss(y: Array, mean: Mean) -> Array:
+    return -y * mean.log_mu - (1.0 - y) * mean.log_complement
+
+
+def _poisson_loss(y: Array, mean: Mean) -> Array:
+    return mean.mu - y * mean.log_mu
+
+
 def _poisson_deviance(y: Array, mean: Mean) -> Array:
     return 2.0 * relative_entropy(y, mean.mu, mean.log_mu)
 
@@ -77,7 +85,14 @@ def _negative_binomial_deviance(y: Array, mean: Mean, theta: ArrayLike) -> Array
     finite = jnp.isfinite(theta)
     theta = jnp.where(finite, theta, 1.0)
     counts = relative_entropy(y, mean.mu, mean.log_mu)
-    return 2.0 * (counts - jnp.where(finite, relative_entropy(y + theta, mean.mu + theta, jnp.log(mean.mu + theta)), 0.0))
+    mixed = relative_entropy(y + theta, mean.mu + theta, jnp.log(mean.mu + theta))
+    return 2.0 * (counts - jnp.where(finite, mixed, 0.0))
+
+
+def _negative_binomial_loss(y: Array, mean: Mean, theta: ArrayLike) -> Array:
+    finite = jnp.isfinite(theta)
+    shape = jnp.where(finite, theta, 1.0)
+    return jnp.where(finite, (y + shape) * jnp.log1p(mean.mu / shape), mean.mu) - y * mean.log_mu
 
 
 def _negative_binomial_variance(mu: Array, theta: ArrayLike) -> Array:
@@ -125,6 +140,7 @@ def _mu_power(mean: Mean, exponent: ArrayLike) -> Array:
 _BINOMIAL = {
     "variance": lambda mu: mu * (1.0 - mu),
     "unit_deviance": _binomial_deviance,
+    "loss": _binomial_loss,
     "score": _binomial_score,
     "weight": lambda mean: mean.dlog_mu * mean.dlog_complement,
     "start": lambda y, weights: (weights * y + 0.5) / (weights + 1.0),
@@ -135,6 +151,7 @@ _BINOMIAL = {
 _POISSON = {
     "variance": lambda mu: mu * 1.0,
     "unit_deviance": _poisson_deviance,
+    "loss": _poisson_loss,
     "score": _poisson_score,
     "weight": lambda mean: mean.dlog_mu * mean.dmu_deta,
     "start": lambda y, weights: y + 0.1,
@@ -145,6 +162,7 @@ _POISSON = {
 _GAMMA = {
     "variance": jnp.square,
     "unit_deviance": _gamma_deviance,
+    "loss": lambda y, mean: y / mean.mu + mean.log_mu,
     "score": _gamma_score,
     "weight": lambda mean: mean.dlog_mu**2,
     "responses": POSITIVE,
@@ -249,6 +267,7 @@ def NegativeBinomial(theta: Any = None, link: str | Link | None = None) -> Famil
         {**_POISSON, "canonical": None},
         variance=_negative_binomial_variance,
         unit_deviance=_negative_binomial_deviance,
+        loss=_negative_binomial_loss,
         score=_negative_binomial_score,
         weight=_negative_binomial_weight,
         start=_negative_binomial_start,

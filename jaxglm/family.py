@@ -35,6 +35,7 @@ class Family:
     methods ending in `_at` evaluate them with this family's parameters.
 
     variance(mu); unit_deviance(y, mean): twice the gap to the saturated log-likelihood, at dispersion 1.
+    loss(y, mean): optional, half the unit deviance up to a function of y, where that is cheaper.
     score(y, mean), weight(mean): optional, better forms of (y - mu) dmu/deta / V and (dmu/deta)^2 / V.
     log_likelihood(y, mean, weights, dispersion): optional; without it log-likelihood, AIC and BIC are NaN.
     start(y, weights): optional, a mean to start from that is valid for every valid response; y itself if not given.
@@ -48,6 +49,7 @@ class Family:
     link: Link
     variance: RowFunction = field(metadata=STATIC)
     unit_deviance: RowFunction = field(metadata=STATIC)
+    loss: RowFunction | None = field(default=None, metadata=STATIC)
     score: RowFunction | None = field(default=None, metadata=STATIC)
     weight: RowFunction | None = field(default=None, metadata=STATIC)
     log_likelihood: RowFunction | None = field(default=None, metadata=STATIC)
@@ -67,6 +69,12 @@ class Family:
     def unit_deviance_at(self, y: ArrayLike, mean: Mean) -> Array:
         """The unit deviance of each row."""
         return self.unit_deviance(y, mean, **self.parameters)
+
+    def loss_at(self, y: ArrayLike, mean: Mean) -> Array:
+        """Half the unit deviance of each row, up to what depends on y alone: what a fit makes small."""
+        if self.loss is not None:
+            return self.loss(y, mean, **self.parameters)
+        return 0.5 * self.unit_deviance_at(y, mean)
 
     def score_at(self, y: ArrayLike, mean: Mean) -> Array:
         """(y - mu) dmu/deta / V(mu): minus half the derivative of the unit deviance by eta."""

@@ -1,9 +1,11 @@
 """How many fits are run: the one place that schedules blocks, repairs and limits.
 
-Every fit goes through a fast pass with normal equations. What it reports then decides:
+Every fit goes through a plain pass: normal equations, a dozen iterations, no precautions. That is enough for nearly all of
+them. What it reports then decides:
 
-- doubtful: again, in float64, by orthogonal factorization. A fit is doubtful if of some column too little is left after
-  those before it (in float64 less than 3e-4 of its length) for the Gram matrix to tell (`irls.normal`);
+- undecided: again, in float64, with all precautions: watched for separation, and by orthogonal factorization where of
+  some column too little is left after those before it (in float64 less than 3e-4 of its length) for the Gram matrix to
+  tell (`irls.normal`);
 - separated: the limits, from a fit of the rows that stay undecided (`jaxglm.separation`);
 - stopped without an answer, where estimates could be infinite: a linear programme tells separated from slow.
 
@@ -26,7 +28,7 @@ import numpy as np
 
 from jaxglm.family import Family
 from jaxglm.irls.loop import toward_infinity
-from jaxglm.irls.many import lanes_of, solve_batch
+from jaxglm.irls.many import lanes_of, solve_batch, solve_plain_batch
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import typed
 from jaxglm.irls.ragged import Lanes, solve_tiles
@@ -52,11 +54,11 @@ def fit(task: Task, progress: Progress | None = None) -> Solution:
     found = nothing(g, task.source.p)
     groups = np.flatnonzero(task.source.sizes > 0)
     with arithmetic(task.device):
-        first = _fast_crossed if isinstance(task.source, Crossed) else _fast
+        first = _plain_crossed if isinstance(task.source, Crossed) else _plain
         for done in first(task, found, groups, progress):
-            doubtful = done[found.doubtful[done]]
-            if len(doubtful):
-                _accurate(task, found, doubtful)
+            undecided = done[found.undecided[done]]
+            if len(undecided):
+                _carefully(task, found, undecided)
             _separate(task, found, done)
     return reported(found)
 
@@ -83,7 +85,7 @@ def nothing(g: int, p: int) -> Solution:
         infinite=np.zeros((g, p), np.int64),
         aliased=np.zeros((g, p), bool),
         direction=np.zeros((g, p)),
-        doubtful=np.zeros(g, bool),
+        undecided=np.zeros(g, bool),
         **numbers,
         **counts,
     )
@@ -106,13 +108,15 @@ def _calls(task: Task, groups: np.ndarray) -> list[Call]:
     return [*plan(sizes, groups[~many], small), *plan(sizes, groups[many], large)]
 
 
-def _solve_call(task: Task, options: IRLS, dtype: Any, scaled: bool, call: Call) -> Solution:
+def _solve_call(task: Task, options: IRLS, plain: bool, call: Call) -> Solution:
     """Pack a call, solve it, and bring back the solutions of its members."""
+    dtype = task.dtype if plain else np.float64
     with arithmetic(task.device):
         family = jax.tree.map(lambda leaf: per_lane(np.asarray(leaf, dtype), call, 0), task.family)
         penalty = None if task.penalty is None else per_lane(np.asarray(task.penalty, dtype), call, 1)
         start = None if task.start is None else per_lane(np.asarray(task.start, dtype), call, 1)
-        solution = solve_tiles(options, tiles(task.source, call, dtype, scaled), Lanes(family, penalty, start))
+        packed = tiles(task.source, call, dtype, scaled=not plain)
+        solution = solve_tiles(options, plain, packed, Lanes(family, penalty, start))
         used = call.groups[: call.n_blocks] != EMPTY
         return jax.tree.map(lambda leaf: np.asarray(leaf)[: call.n_blocks][used], solution)
 
@@ -134,13 +138,10 @@ def _in_threads(task: Task, work: Callable[[Any], Any], items: list[Any]) -> Ite
                 ahead.append(pool.submit(work, items[index + 2 * cores]))
 
 
-def _fast(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> Iterator[np.ndarray]:
-    """The fast pass over ragged groups; yields the groups solved after each call."""
-    options = task.options
-    if options.factorization == "auto":
-        options = replace(options, factorization="cholesky")
+def _plain(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> Iterator[np.ndarray]:
+    """The plain pass over ragged groups; yields the groups solved after each call."""
     calls, done = _calls(task, groups), 0
-    work = partial(_solve_call, task, options, task.dtype, options.factorization == "orthogonal")
+    work = partial(_solve_call, task, task.options, task.options.factorization == "auto")
     for call, solution in zip(calls, _in_threads(task, work, calls), strict=True):
         _store(found, call.members, solution)
         done += len(call.members)
@@ -149,25 +150,27 @@ def _fast(task: Task, found: Solution, groups: np.ndarray, progress: Progress | 
         yield call.members
 
 
-def _accurate(task: Task, found: Solution, groups: np.ndarray) -> None:
-    """Solve groups again by orthogonal factorization in float64, their columns scaled."""
-    options = replace(task.options, factorization="orthogonal")
-    for call in _calls(task, groups):
-        _store(found, call.members, _solve_call(task, options, np.float64, True, call))
+def _carefully(task: Task, found: Solution, groups: np.ndarray) -> None:
+    """Solve groups again with all precautions, in float64, their columns scaled."""
+    factorization = "orthogonal" if task.options.factorization == "cholesky" else task.options.factorization
+    options = replace(task.options, factorization=factorization)
+    calls = _calls(task, groups)
+    work = partial(_solve_call, task, options, False)
+    for call, solution in zip(calls, _in_threads(task, work, calls), strict=True):
+        _store(found, call.members, solution)
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4))
-def _solve_crossed(data: Data, start: Any, g: int, options: IRLS, lanes: int) -> Solution:
-    return solve_batch(data, start, g, options, lanes)
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _solve_crossed(g: int, options: IRLS, lanes: int, data: Data, start: Any) -> Solution:
+    solve = solve_plain_batch if options.factorization == "auto" else solve_batch
+    return solve(g, options, lanes, data, start)
 
 
-def _fast_crossed(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> Iterator[np.ndarray]:
-    """The fast pass over fits that share a design."""
+def _plain_crossed(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> Iterator[np.ndarray]:
+    """The plain pass over fits that share a design."""
     source, dtype = task.source, task.dtype
     assert isinstance(source, Crossed)
     n, options = source.X.shape[0], task.options
-    if options.factorization == "auto":
-        options = replace(options, factorization="cholesky")
     size = min(max(8, SHARED_CALL // max(1, n)), 1 << (len(groups) - 1).bit_length() if len(groups) else 1)
     for begin in range(0, len(groups), size):
         members = groups[begin : begin + size]
@@ -201,7 +204,7 @@ def _crossed(task: Task, index: np.ndarray, options: IRLS, dtype: Any) -> Soluti
         shared=True,
     )
     lanes = lanes_of(source.X.shape, len(index), (task.device or jax.devices()[0]).platform)
-    return _solve_crossed(data, part(task.start, 1), len(index), options, lanes)
+    return _solve_crossed(len(index), options, lanes, data, part(task.start, 1))
 
 
 def _separate(task: Task, found: Solution, groups: np.ndarray) -> None:

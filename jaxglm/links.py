@@ -139,7 +139,8 @@ def _absolute(eta: Array) -> Array:
 def _log_one_minus_exp(eta: Array) -> Array:
     """log(1 - exp(eta)) for eta < 0, to full relative accuracy (Maechler 2012)."""
     near = eta > -math.log(2.0)
-    return jnp.where(near, jnp.log(-jnp.expm1(jnp.where(near, eta, -1.0))), jnp.log1p(-jnp.exp(jnp.where(near, -1.0, eta))))
+    by_log, by_log1p = -jnp.expm1(jnp.where(near, eta, -1.0)), -jnp.exp(jnp.where(near, -1.0, eta))
+    return jnp.where(near, jnp.log(by_log), jnp.log1p(by_log1p))
 
 
 def _identity_exact(eta: Array) -> dict[str, Array]:
@@ -159,16 +160,28 @@ def _log_exact(eta: Array) -> dict[str, Array]:
     }
 
 
+def _log1p_fraction(x: Array) -> Array:
+    """log(1 + x) = 2 atanh(x / (2 + x)) for 0 <= x <= 1, in arithmetic that XLA vectorizes, as it does not `log1p`."""
+    far = x > 0.4
+    part = jnp.where(far, (x - 0.5) / 1.5, x)
+    t = part / (2.0 + part)  # at most 1/6, where the last term is below the rounding unit
+    square = t * t
+    series = jnp.zeros_like(t)
+    for k in range(10, 0, -1):
+        series = (series + 1.0 / (2 * k + 1)) * square
+    return jnp.where(far, math.log(1.5), 0.0) + 2.0 * t * (1.0 + series)
+
+
 def _logit_exact(eta: Array) -> dict[str, Array]:
     decay = jnp.exp(-_absolute(eta))
     scale = 1.0 / (1.0 + decay)
     high, low, positive = scale, decay * scale, eta >= 0
     mu, complement = jnp.where(positive, high, low), jnp.where(positive, low, high)
-    fold = jnp.log1p(decay)
+    fold = _log1p_fraction(decay)
     return {
         "mu": mu,
         "complement": complement,
-        "dmu_deta": decay * scale * scale,
+        "dmu_deta": decay / ((1.0 + decay) * (1.0 + decay)),
         "log_mu": jnp.where(positive, 0.0, eta) - fold,
         "log_complement": jnp.where(positive, -eta, 0.0) - fold,
         "dlog_mu": complement,

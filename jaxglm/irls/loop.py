@@ -17,17 +17,20 @@ is zero on all other rows, then the likelihood rises along d for ever and no fin
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxglm.family import Family
 from jaxglm.irls.normal import Algebra
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import Problem
-from jaxglm.irls.working import where_present, working
+from jaxglm.irls.working import Working, where_present, working
 from jaxglm.rows import HARMLESS, Rows, Totals
 from jaxglm.status import Status
 
@@ -36,6 +39,7 @@ ALIASED = 1e-11  # R's glm.fit: min(1e-7, epsilon / 1000) with its default epsil
 OBSERVED_FLOOR = 0.01  # of the expected weight; keeps the information positive where observed weights are not
 ANY = 1e30  # a floor that no weight is below
 NEAR = 0.1  # once a step promises to lower the deviance by less than this fraction, observed weights are used
+MOVING = 0.1  # a step that changes an eta by more than this, beside the largest |eta| and 1, is none to stop at
 SEPARATION = 1e-9  # how far, relative to the largest gain, a direction of separation may point against a row
 
 
@@ -45,14 +49,16 @@ class State:
     """Where a fit stands. Vectors are (p,), the rest scalars.
 
     coefficients: the last accepted point; step: what is added to it next, `halvings` times halved; objective: deviance
-    plus penalty there; decrement: the squared length of the full step; keep: columns that are not aliased; doubtful:
-    whether the factorization could not be trusted; cautious: whether observed weights once made the information indefinite;
-    floor_length: the length that rounding gives to an increment.
+    plus penalty there; constant: what the deviance is less than twice the loss; decrement: the squared length of the full
+    step; floor_length: the length that rounding gives to an increment; keep: columns that are not aliased; doubtful:
+    whether the factorization could not be trusted; cautious: whether observed weights once made the information
+    indefinite.
     """
 
     coefficients: Array
     step: Array
     objective: Array
+    constant: Array
     decrement: Array
     floor_length: Array
     halvings: Array
@@ -68,7 +74,8 @@ class State:
 class Trial:
     """What one look at the rows says of a trial point: `objective`; `valid`; the next `increment` with its `decrement`
     and `floor_length`; whether the factorization is `doubtful`; and of the step that led here, whether it is too long to
-    stop at, or the rows have no information left (`moving`), and whether it proves separation (`separates`)."""
+    stop at, or the rows have no information left (`moving`), and whether it proves separation (`separates`); a loop that
+    does not watch for separation has None of the two."""
 
     objective: Array
     valid: Array
@@ -76,43 +83,93 @@ class Trial:
     decrement: Array
     floor_length: Array
     doubtful: Array
-    moving: Array
-    separates: Array
+    moving: Array | None
+    separates: Array | None
 
 
-def evaluate(problem: Problem, algebra: Algebra, options: IRLS, state: State) -> Trial:
-    """Look at the rows at the trial point of `state`."""
-    family, epsilon = problem.family, jnp.finfo(problem.dtype).eps
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Seen:
+    """What the rows say at a trial point: what the algebra collects, the loss, what the offset adds to the square of the
+    length of eta, and what is `Watched` or None."""
+
+    collected: Any
+    loss: Array
+    offset_square: Array
+    watched: Watched | None
+
+
+def look(problem: Problem, algebra: Algebra, options: IRLS, state: State, watch: bool) -> Seen:
+    """Look at the rows at the trial point of `state`; watch: also for separation. All the work on rows is here."""
+    family = problem.family
     coefficients = state.coefficients + state.step
     floor = observed_floor(problem, algebra, state) if observes(problem, options) else None
 
-    def look(part: Rows) -> tuple[Array, Array, Totals]:
-        eta, present = part.eta(coefficients), part.present
+    def at(part: Rows) -> tuple[Array, Array, Totals]:
+        eta = part.eta(coefficients)
         row = working(family, part, eta, floor)
-        eta, change = jnp.where(present, eta, 0.0), jnp.where(present, part.design.dot(state.step), 0.0)
-        sums = (jnp.sum(row.deviance), jnp.sum(jnp.abs(row.weights) * eta**2))
-        informed = jnp.any(row.weights != 0)
-        extent, reach = jnp.max(jnp.abs(eta)), jnp.max(jnp.abs(change))
-        peaks = (jnp.any(~row.valid), informed, extent, reach, separation(family, part, change))
+        sums = (jnp.sum(row.loss), _offset_square(part, row))
+        peaks = watched(family, part, eta, part.design.dot(state.step), row) if watch else None
         return row.weights, row.scores[:, None], Totals(sums, peaks)
 
-    collected, totals = algebra.gather(problem.rows, look)
-    (deviance, eta_square), (outside, informed, extent, reach, (gain, against)) = totals.sums, totals.peaks
-    solved = algebra.solve(collected, problem.penalty, problem.pull(coefficients), state.keep)
-    objective = deviance + problem.penalty_at(coefficients)
-    rounded = jnp.sqrt(eta_square) + jnp.sum(jnp.abs(coefficients) * solved.factor.lengths) + jnp.sqrt(jnp.abs(objective))
-    if problem.penalty is not None:
-        against = jnp.maximum(against, jnp.max(jnp.where(problem.penalty > 0, problem.reach * jnp.abs(state.step), 0.0)))
+    collected, totals = algebra.gather(problem.rows, at)
+    loss, offset_square = totals.sums
+    return Seen(collected, loss, offset_square, totals.peaks)
+
+
+def evaluate(problem: Problem, algebra: Algebra, state: State, seen: Seen) -> Trial:
+    """What has been seen at the trial point of `state`, weighed up."""
+    coefficients = state.coefficients + state.step
+    solved = algebra.solve(seen.collected, problem.penalty, problem.pull(coefficients), state.keep)
+    objective = 2.0 * seen.loss - state.constant + problem.penalty_at(coefficients)
+    # The length of eta, by its parts, and of the responses.
+    of_eta = jnp.sqrt(seen.offset_square) + jnp.sum(jnp.abs(coefficients) * solved.factor.lengths)
+    moving, separates = (None, None) if seen.watched is None else judged(problem, state, seen.watched)
     return Trial(
         objective=objective,
-        valid=~outside & jnp.isfinite(objective),
+        valid=jnp.isfinite(objective),
         increment=solved.increments[:, 0],
-        decrement=jnp.sum(solved.whitened[:, 0] ** 2),
-        floor_length=algebra.noise(solved.factor, rounded),
+        decrement=solved.decrements[0],
+        floor_length=algebra.noise(solved.factor, of_eta + jnp.sqrt(jnp.abs(objective))),
         doubtful=~algebra.trusts(solved.factor),
-        moving=((reach > 0.1 * (1.0 + extent)) & family.can_separate) | ~informed,
-        separates=(gain > jnp.sqrt(epsilon) * extent) & (against <= SEPARATION * gain),
+        moving=moving,
+        separates=separates,
     )
+
+
+def _offset_square(rows: Rows, row: Working) -> Array:
+    if rows.offset is None:
+        return jnp.zeros((), rows.y.dtype)
+    return jnp.sum(jnp.abs(row.weights) * rows.offset**2)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Watched:
+    """What tells separation from convergence, the largest over rows: informed: a row with a working weight that is not
+    zero; extent: |eta|; reach: |change| of eta by the step; gain, against: see `separation`."""
+
+    informed: Array
+    extent: Array
+    reach: Array
+    gain: Array
+    against: Array
+
+
+def watched(family: Family, rows: Rows, eta: Array, change: Array, row: Working) -> Watched:
+    """Watch the rows as a step changes eta."""
+    eta, change = jnp.where(rows.present, eta, 0.0), jnp.where(rows.present, change, 0.0)
+    gain, against = separation(family, rows, change)
+    return Watched(jnp.any(row.weights != 0), jnp.max(jnp.abs(eta)), jnp.max(jnp.abs(change)), gain, against)
+
+
+def judged(problem: Problem, state: State, seen: Watched) -> tuple[Array, Array]:
+    """Whether the step is too long to stop at, and whether it proves separation."""
+    epsilon, against = jnp.finfo(problem.dtype).eps, seen.against
+    if problem.penalty is not None and problem.reach is not None:
+        against = jnp.maximum(against, jnp.max(jnp.where(problem.penalty > 0, problem.reach * jnp.abs(state.step), 0.0)))
+    moving = ((seen.reach > MOVING * (1.0 + seen.extent)) & problem.family.can_separate) | ~seen.informed
+    return moving, (seen.gain > jnp.sqrt(epsilon) * seen.extent) & (against <= SEPARATION * seen.gain)
 
 
 def observes(problem: Problem, options: IRLS) -> bool:
@@ -142,8 +199,12 @@ def separation(family: Family, rows: Rows, change: Array) -> tuple[Array, Array]
 def toward_infinity(family: Family, y: Array) -> Array:
     """The sign of the infinite eta at which a row's likelihood is highest, 0 where that eta is finite. A response beyond
     the means that the link can reach (a negative one under a log link) is fitted best at their end."""
-    saturated = family.link(jnp.clip(y, family.link.means.lower, family.link.means.upper))
-    return jnp.where(jnp.isinf(saturated), jnp.sign(saturated), 0.0)
+    link, side = family.link, jnp.zeros_like(y)
+    for end in link.infinite_at:
+        at_end = (y <= end) if end == link.means.lower else (y >= end) if end == link.means.upper else y == end
+        saturated = link(jnp.asarray(end, y.dtype))
+        side = jnp.where(at_end & jnp.isinf(saturated), jnp.sign(saturated), side)
+    return side
 
 
 def initial(problem: Problem, algebra: Algebra, tolerance: float) -> State:
@@ -154,24 +215,25 @@ def initial(problem: Problem, algebra: Algebra, tolerance: float) -> State:
     not valid, the least-squares fit of a constant mean.
     """
     family, rows = problem.family, problem.rows
-    constant = family.link(problem.mean_response)
+    level = family.link(problem.mean_response)
 
     def look(part: Rows) -> tuple[Array, Array, Totals]:
         offset = jnp.zeros_like(part.y) if part.offset is None else part.offset
         eta = start_eta(family, part, problem.mean_response)
         row, at_zero = working(family, part, eta), working(family, part, offset)
-        wanted = jnp.stack([row.scores + row.weights * (eta - offset), row.weights * (constant - offset)], axis=1)
+        wanted = jnp.stack([row.scores + row.weights * (eta - offset), row.weights * (level - offset)], axis=1)
         wanted = jnp.where(part.present[:, None], wanted, 0.0)
-        return row.weights, wanted, Totals(jnp.sum(at_zero.deviance), jnp.any(~at_zero.valid))
+        return row.weights, wanted, Totals((jnp.sum(2.0 * row.loss - row.deviance), jnp.sum(at_zero.loss)))
 
     collected, totals = algebra.gather(rows, look)
     keep = jnp.ones(problem.scale.shape, bool)
     solved = algebra.solve(collected, problem.penalty, problem.pull(None, None), keep, tolerance)
     start, safe = solved.increments[:, 0], solved.increments[:, 1]
-    zero_valid = ~totals.peaks & jnp.isfinite(totals.sums)
+    constant, at_zero = totals.sums
+    zero_valid = jnp.isfinite(at_zero)
     base = jnp.where(zero_valid, 0.0, safe)
     infinite = jnp.asarray(jnp.inf, problem.dtype)
-    objective = jnp.where(zero_valid, totals.sums, infinite)
+    objective = jnp.where(zero_valid, 2.0 * at_zero - constant, infinite)
     if problem.start is not None:
         base, start, objective = problem.start, problem.start, infinite
     doubtful = ~algebra.trusts(solved.factor)
@@ -183,6 +245,7 @@ def initial(problem: Problem, algebra: Algebra, tolerance: float) -> State:
         coefficients=base,
         step=start - base,
         objective=objective,
+        constant=constant,
         decrement=infinite,
         floor_length=jnp.zeros((), problem.dtype),
         halvings=count,
@@ -203,24 +266,19 @@ def start_eta(family: Family, rows: Rows, mean_response: Array) -> Array:
     return eta
 
 
-def advance(problem: Problem, algebra: Algebra, options: IRLS, state: State) -> State:
-    """One pass: evaluate the trial point, and accept it or halve the step."""
-    trial = evaluate(problem, algebra, options, state)
-    # A deviance may rise by what rounding eta by a few units in the last place makes of it.
-    slack = state.floor_length * (2.0 * jnp.sqrt(jnp.abs(state.objective)) + state.floor_length)
-    accepted = trial.valid & (trial.objective <= state.objective + jnp.where(jnp.isfinite(slack), slack, 0.0))
+def advance(problem: Problem, algebra: Algebra, options: IRLS, state: State, seen: Seen) -> State:
+    """The rest of a pass: judge the trial point, and accept it or halve the step."""
+    trial = evaluate(problem, algebra, state, seen)
+    accepted = trial.valid & (trial.objective <= state.objective + _slack(problem, state, trial))
     # Where observed weights, not the design, made the information indefinite, the same trial is looked at once more.
     may_retry = observes(problem, options) and algebra.squares
     again = accepted & trial.doubtful & ~state.cautious & may_retry
     accepted = accepted & ~again
     n_iterations = state.n_iterations + accepted.astype(jnp.int32)
 
-    length = jnp.sqrt(trial.decrement)
-    rate = jnp.where(state.halvings == 0, length / jnp.sqrt(state.decrement), 1.0)
-    estimated = problem.family.dispersion is None
-    unit = jnp.sqrt(trial.objective / problem.n_obs.astype(problem.dtype)) if estimated else jnp.ones((), problem.dtype)
-    small = (length <= options.tol * unit) & (length * rate <= options.tol * unit * (1.0 - rate))
-    converged = accepted & (small | (length <= trial.floor_length)) & ~trial.moving
+    converged = accepted & is_small(problem, options, state, trial)
+    if trial.moving is not None:
+        converged &= ~trial.moving
     failed = ~jnp.isfinite(trial.decrement) | (trial.doubtful & ~converged)
     rejected = ~accepted & ~again
     stuck = rejected & (state.halvings >= options.max_halvings)
@@ -228,30 +286,80 @@ def advance(problem: Problem, algebra: Algebra, options: IRLS, state: State) -> 
     status = jnp.where(accepted & (n_iterations >= options.max_iterations), Status.MAX_ITERATIONS, RUNNING)
     status = jnp.where((accepted & failed) | stuck, Status.STEP_FAILED, status)
     status = jnp.where(converged, Status.CONVERGED, status)
-    status = jnp.where(trial.separates, Status.SEPARATED, status)
-    doubtful = accepted & trial.doubtful & (status == Status.STEP_FAILED)
     # Where R's start is worse than the safe point it was reached from, the iteration starts from the latter.
     no_start = (n_iterations == 0) & jnp.isfinite(state.objective)
     shorter = jnp.where(no_start, 0.0, jnp.where(rejected, 0.5, 1.0)).astype(problem.dtype) * state.step
+    step = jnp.where(accepted, trial.increment, shorter)
+    if trial.separates is not None:
+        status = jnp.where(trial.separates, Status.SEPARATED, status)
+        step = jnp.where(trial.separates, state.step, step)
     coefficients = jnp.where(accepted, state.coefficients + state.step, state.coefficients)
     return State(
         coefficients=jnp.where(converged & jnp.isfinite(trial.decrement), coefficients + trial.increment, coefficients),
-        step=jnp.where(trial.separates, state.step, jnp.where(accepted, trial.increment, shorter)),
+        step=step,
         objective=jnp.where(accepted, trial.objective, state.objective),
+        constant=state.constant,
         decrement=jnp.where(accepted, trial.decrement, state.decrement),
         floor_length=jnp.where(accepted, trial.floor_length, state.floor_length),
         halvings=jnp.where(accepted, 0, state.halvings + rejected.astype(jnp.int32)),
         n_iterations=n_iterations,
         status=status.astype(jnp.int32),
         keep=state.keep,
-        doubtful=doubtful,
+        doubtful=accepted & trial.doubtful & (status == Status.STEP_FAILED),
         cautious=state.cautious | again,
     )
 
 
-def optimise(problem: Problem, algebra: Algebra, options: IRLS, wanted: Array | None = None) -> State:
+def _slack(problem: Problem, state: State, trial: Trial) -> Array:
+    """By how much the objective may rise: by what rounding eta by a few units in the last place, and the loss, make of it."""
+    by_eta = state.floor_length * (2.0 * jnp.sqrt(jnp.abs(state.objective)) + state.floor_length)
+    slack = by_eta + 8.0 * jnp.finfo(problem.dtype).eps * _size(state, trial)
+    return jnp.where(jnp.isfinite(slack), slack, 0.0)
+
+
+def _size(state: State, trial: Trial) -> Array:
+    """The size of the numbers whose difference is the objective."""
+    return jnp.abs(state.constant) + jnp.abs(trial.objective + state.constant)
+
+
+def is_small(problem: Problem, options: IRLS, state: State, trial: Trial) -> Array:
+    """The stop rule: whether the next increment, and what may come after it, is within tolerance or down to rounding."""
+    length = jnp.sqrt(trial.decrement)
+    rate = jnp.where(state.halvings == 0, length / jnp.sqrt(state.decrement), 1.0)
+    unit = jnp.ones((), problem.dtype)
+    if problem.family.dispersion is None:
+        least = jnp.finfo(problem.dtype).eps * _size(state, trial)
+        unit = jnp.sqrt(jnp.maximum(trial.objective, least) / problem.n_obs.astype(problem.dtype))
+    small = (length <= options.tol * unit) & (length * rate <= options.tol * unit * (1.0 - rate))
+    return small | (length <= trial.floor_length)
+
+
+def optimise(problem: Problem, algebra: Algebra, options: IRLS, wanted: Array | None = None, watch: bool = True) -> State:
     """Run to the end. Under `vmap`, fits that are not `wanted` (a flag) take no passes."""
     state = initial(problem, algebra, ALIASED)
     if wanted is not None:
         state = replace(state, status=jnp.where(wanted, state.status, Status.STEP_FAILED))
-    return jax.lax.while_loop(lambda s: s.status == RUNNING, lambda s: advance(problem, algebra, options, s), state)
+
+    def one_pass(packed: Array) -> Array:
+        current = _unpacked(packed, state)
+        seen = look(problem, algebra, options, current, watch)
+        return _packed(advance(problem, algebra, options, current, seen))
+
+    # One array is carried, not a dozen: each costs a choice between old and new for the fits that have ended.
+    final = jax.lax.while_loop(lambda packed: packed[0] == RUNNING, one_pass, _packed(state))
+    return _unpacked(final, state)
+
+
+def _packed(state: State) -> Array:
+    """A state as one vector of numbers, the status first."""
+    numbers = [jnp.ravel(leaf).astype(state.step.dtype) for leaf in jax.tree.leaves(state)]
+    return jnp.concatenate([jnp.ravel(state.status).astype(state.step.dtype), *numbers])
+
+
+def _unpacked(packed: Array, like: State) -> State:
+    """The state in a vector, with the shapes and types of another."""
+    leaves = jax.tree.leaves(like)
+    ends = np.cumsum([1, *(leaf.size for leaf in leaves)])
+    pieces = [packed[begin:end] for begin, end in itertools.pairwise(ends)]
+    shaped = [piece.reshape(leaf.shape).astype(leaf.dtype) for piece, leaf in zip(pieces, leaves, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(like), shaped)

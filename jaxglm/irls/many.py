@@ -7,6 +7,8 @@ are taken in blocks that are small enough for a core's cache: a block's whole it
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,13 +19,14 @@ from jax import Array
 from jaxglm.family import Family
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import Given, typed
-from jaxglm.irls.solution import Solution
-from jaxglm.irls.solve import Data, solve_data
+from jaxglm.irls.solution import Solution, reported
+from jaxglm.irls.solve import Data, differentiate, solve_plain, solve_problem
 from jaxglm.links import ArrayLike
 from jaxglm.penalty import Ridge
 
 CACHE = 2**15  # numbers of own data in a block on a CPU, a quarter of a megabyte in float64
 MEMORY = 2**27  # the same on a GPU, where a block has to keep thousands of lanes busy
+FEW_LANES = 8  # fits in a block of those that are not plain
 PRODUCTS = 2**25  # a shared design stores the products of its column pairs while they are not more numbers than this
 
 
@@ -60,7 +63,7 @@ def solve_many(
         strength = jnp.broadcast_to(strength, shape[-1:])
     data = Data(given.X, given.y, given.weights, given.offset, strength, typed(family, dtype), shared=shares(shape))
     lanes = lanes_of(shape, g, jax.default_backend())
-    return solve_batch(data, None if start is None else jnp.asarray(start, dtype), g, options, lanes)
+    return solve_batch(g, options, lanes, data, None if start is None else jnp.asarray(start, dtype))
 
 
 def shares(shape: tuple[int, ...]) -> bool:
@@ -88,9 +91,77 @@ def number_of_fits(design: tuple[int, ...], rows: dict[str, tuple[int, ...]]) ->
     return next(iter(leading.values()))
 
 
-def solve_batch(data: Data, start: Array | None, g: int, options: IRLS, lanes: int) -> Solution:
-    """Solve g fits, `lanes` in a block, whose `data` have a leading axis wherever they have one more than one fit's."""
-    axes = Data(
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def solve_batch(g: int, options: IRLS, lanes: int, data: Data, start: Array | None) -> Solution:
+    """Solve g fits, `lanes` in a block, whose `data` have a leading axis wherever they have one more than one fit's.
+
+    All go through a plain pass; the fits that it leaves undecided are gathered and solved again with all precautions, so
+    that a few of them do not hold up the blocks of the many. With an `options.factorization` of one's own there is no
+    plain pass.
+    """
+    if options.factorization != "auto":
+        return reported(_in_blocks(g, lanes, data, start, lambda d, s: solve_problem(d.problem(s), options)))
+    found = solve_plain_batch(g, options, lanes, data, start)
+    if g == 0:
+        return found
+    axes, start_axis = axes_of(data), _axis(start, 1)
+    waiting = jnp.argsort(~found.undecided)  # the undecided first
+    few = min(lanes, FEW_LANES)
+
+    def again(k: Array, found: Solution) -> Solution:
+        place = k * few + jnp.arange(few, dtype=jnp.int32)
+        index = waiting[jnp.minimum(place, g - 1)]
+        part, begin = _picked(data, axes, index), _picked(start, start_axis, index)
+        solved = jax.vmap(lambda d, s: solve_problem(d.problem(s), options), in_axes=(axes, start_axis))(part, begin)
+        put = jnp.where((place < g) & found.undecided[index], index, g)
+        return jax.tree.map(lambda old, new: old.at[put].set(new, mode="drop"), found, solved)
+
+    blocks = (jnp.sum(found.undecided, dtype=jnp.int32) + few - 1) // few
+    return reported(jax.lax.fori_loop(0, blocks, again, found))
+
+
+@solve_batch.defjvp
+def _solve_batch_jvp(g: int, options: IRLS, lanes: int, primals: Any, tangents: Any) -> tuple[Solution, Solution]:
+    (data, start), (data_dot, _) = primals, tangents
+    solution = solve_batch(g, options, lanes, data, start)
+    axes = axes_of(data)
+
+    def one(k: Array) -> Solution:
+        part = jax.tree.map(lambda leaf: leaf[k], solution)
+        return differentiate(options, _picked(data, axes, k), _picked(data_dot, axes, k), part)
+
+    return solution, jax.lax.map(one, jnp.arange(g), batch_size=lanes)
+
+
+def solve_plain_batch(g: int, options: IRLS, lanes: int, data: Data, start: Array | None) -> Solution:
+    """The plain pass over g fits: what is not plain is `undecided`."""
+    return _in_blocks(g, lanes, data, start, lambda d, s: solve_plain(d.problem(s, plain=True), options))
+
+
+def _in_blocks(
+    g: int, lanes: int, data: Data, start: Array | None, solve: Callable[[Data, Array | None], Solution]
+) -> Solution:
+    """Solve g fits by `solve`, which solves one."""
+    axes, start_axis = axes_of(data), _axis(start, 1)
+    if g == 0:
+        shapes = jax.eval_shape(lambda: solve(_shape_of_one(data, axes), _shape_of_one(start, start_axis)))
+        return jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape), leaf.dtype), shapes)
+    blocks = -(-g // lanes)
+    # The last block begins earlier rather than being shorter; what it does again is left out below.
+    firsts = np.minimum(np.arange(blocks) * lanes, g - lanes)
+
+    def block(first: Array) -> Solution:
+        part, begin = _slice(data, axes, first, lanes), _slice(start, start_axis, first, lanes)
+        return jax.vmap(solve, in_axes=(axes, start_axis))(part, begin)
+
+    found = jax.lax.map(block, jnp.asarray(firsts))
+    place = np.arange(g) + (lanes * blocks - g) * (np.arange(g) >= lanes * (blocks - 1))
+    return jax.tree.map(lambda leaf: leaf.reshape(blocks * lanes, *leaf.shape[2:])[place], found)
+
+
+def axes_of(data: Data) -> Data:
+    """Where each array has the axis of fits: 0, or None if fits share it."""
+    return Data(
         X=_axis(data.X, 2),
         y=_axis(data.y, 1),
         weights=_axis(data.weights, 1),
@@ -100,21 +171,6 @@ def solve_batch(data: Data, start: Array | None, g: int, options: IRLS, lanes: i
         own=_axis(data.own, 1),
         shared=data.shared,
     )
-    start_axis = _axis(start, 1)
-    if g == 0:
-        shapes = jax.eval_shape(lambda: solve_data(options, _take(data, axes, 0), _take(start, start_axis, 0)))
-        return jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape), leaf.dtype), shapes)
-    blocks = -(-g // lanes)
-    # The last block begins earlier rather than being shorter; what it does again is left out below.
-    firsts = np.minimum(np.arange(blocks) * lanes, g - lanes)
-
-    def block(first: Array) -> Solution:
-        part, begin = _slice(data, axes, first, lanes), _slice(start, start_axis, first, lanes)
-        return jax.vmap(lambda d, s: solve_data(options, d, s), in_axes=(axes, start_axis))(part, begin)
-
-    found = jax.lax.map(block, jnp.asarray(firsts))
-    place = np.arange(g) + (lanes * blocks - g) * (np.arange(g) >= lanes * (blocks - 1))
-    return jax.tree.map(lambda leaf: leaf.reshape(blocks * lanes, *leaf.shape[2:])[place], found)
 
 
 def lanes_of(design: tuple[int, ...], g: int, platform: str) -> int:
@@ -138,9 +194,14 @@ def _slice(tree: Any, axes: Any, first: Array, size: int) -> Any:
     return _with_axes(part, axes, tree)
 
 
-def _take(tree: Any, axes: Any, index: int) -> Any:
-    """One fit's part, as shapes only."""
+def _picked(tree: Any, axes: Any, index: Array) -> Any:
+    def part(axis: int | None, leaf: Any) -> Any:
+        return leaf if axis is None or leaf is None else leaf[index]
 
+    return _with_axes(part, axes, tree)
+
+
+def _shape_of_one(tree: Any, axes: Any) -> Any:
     def part(axis: int | None, leaf: Any) -> Any:
         return None if leaf is None else jnp.zeros(leaf.shape if axis is None else leaf.shape[1:], leaf.dtype)
 

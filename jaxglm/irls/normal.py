@@ -1,9 +1,9 @@
-"""Two ways to the increment: normal equations and orthogonal factorization.
+"""Ways to the increment: normal equations and orthogonal factorization.
 
-Both take the rows chunk by chunk, collect something small, and then solve weighted least-squares problems that share
+All take the rows chunk by chunk, collect something small, and then solve weighted least-squares problems that share
 their weights and differ in their right-hand sides, which are given as scores. `NORMAL` collects the Gram matrix and the
-scores; `ORTHOGONAL` the triangular factor of the weighted rows, which is slower and keeps its accuracy where the Gram
-matrix has lost it.
+scores, and so does `PLAIN`, which solves small systems faster; `ORTHOGONAL` collects the triangular factor of the weighted
+rows, which is slower and keeps its accuracy where the Gram matrix has lost it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxglm.designs import HIGHEST, Design
-from jaxglm.linalg import Factor, cholesky, orthogonal, stack
+from jaxglm.linalg import LARGEST, Factor, Small, cholesky, orthogonal, small_solve, stack
 from jaxglm.rows import Rows, Totals, accumulate
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Solved:
-    """A factored information matrix and increments, one column a right-hand side, both (p, k). The squared length of a
-    whitened column is the decrement: twice the fall of half the deviance that a quadratic model promises."""
+    """A factored information matrix, and of each right-hand side the increment, (p, k), and its squared length, the
+    decrement, (k,): twice the fall of half the deviance that a quadratic model promises."""
 
-    factor: Factor
-    whitened: Array
+    factor: Factor | Small
     increments: Array
+    decrements: Array
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class Algebra:
     """One way of solving.
 
     collect(design, weights, scores): from working weights (n,) and right-hand sides as scores (n, k); merge: adds up.
-    factor(collected, penalty, pull, keep, tolerance): the factor and the whitened right-hand sides, with penalty (p,)
-    on the diagonal, pull (p, k) added to the right-hand sides, and only the columns to `keep` (p,).
+    solve(collected, penalty, pull, keep, tolerance): with penalty (p,) on the diagonal, pull (p, k) added to the
+    right-hand sides, and only the columns to `keep` (p,); `tolerance` says which further columns are dependent.
     normal(collected, p): X'WX and X's, without penalty.
     squares: whether it works with the square of the design, and so with the square of its condition number.
     """
 
     collect: Callable[[Design, Array, Array], Any]
     merge: Callable[[Any, Any], Any]
-    factor: Callable[[Any, Array | None, Array | None, Array, float], tuple[Factor, Array]]
+    solve: Callable[..., Solved]
     normal: Callable[[Any, int], tuple[Array, Array]]
     squares: bool
 
@@ -58,22 +58,17 @@ class Algebra:
 
         return accumulate(rows, chunk, lambda a, b: (self.merge(a[0], b[0]), a[1].merge(b[1])))
 
-    def trusts(self, factor: Factor) -> Array:
+    def trusts(self, factor: Factor | Small) -> Array:
         """Whether a factorization can be trusted. A Gram matrix cannot when variances would lose more than half of their
         digits, or when a column that R aliases may look like one that it keeps; rows can unless all went wrong."""
-        epsilon = float(jnp.finfo(factor.upper.dtype).eps)
+        epsilon = float(jnp.finfo(factor.lengths.dtype).eps)
         return factor.smallest_pivot > (7.0 * epsilon**0.5 if self.squares else -1.0)
 
-    def noise(self, factor: Factor, size: Array) -> Array:
+    def noise(self, factor: Factor | Small, size: Array) -> Array:
         """The length of an increment that is nothing but rounding, where `size` is the length of what was rounded."""
-        epsilon = jnp.finfo(factor.upper.dtype).eps
+        epsilon = jnp.finfo(factor.lengths.dtype).eps
         loss = jax.lax.rsqrt(jnp.where(factor.smallest_pivot > 0, factor.smallest_pivot, 1.0)) if self.squares else 1.0
         return 4.0 * epsilon * size * loss
-
-    def solve(self, collected: Any, penalty: Array | None, pull: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
-        """Factor and solve for all right-hand sides."""
-        factor, whitened = self.factor(collected, penalty, pull, keep, tolerance)
-        return Solved(factor, whitened, factor.unwhiten(whitened))
 
 
 @jax.tree_util.register_dataclass
@@ -84,15 +79,30 @@ class _Gram:
 
 
 def _collect_gram(design: Design, weights: Array, scores: Array) -> _Gram:
-    return _Gram(design.gram(weights), design.transposed_dot(scores))
+    return _Gram(*design.normal(weights, scores))
 
 
-def _factor_gram(gram: _Gram, penalty: Array | None, pull: Array | None, keep: Array, tolerance: float) -> tuple[Factor, Array]:
+def _penalized(gram: _Gram, penalty: Array | None, pull: Array | None) -> _Gram:
     information = gram.information if penalty is None else gram.information + jnp.diag(penalty)
-    scores = gram.scores if pull is None else gram.scores + pull
-    factor = cholesky(jnp.where(keep[:, None] & keep, information, jnp.eye(keep.shape[0], dtype=information.dtype)))
-    factor = replace(factor, aliased=~keep)
-    return factor, factor.whiten(scores)
+    return _Gram(information, gram.scores if pull is None else gram.scores + pull)
+
+
+def _solved(factor: Factor, whitened: Array) -> Solved:
+    return Solved(factor, factor.unwhiten(whitened), jnp.sum(whitened**2, axis=0))
+
+
+def _solve_gram(gram: _Gram, penalty: Array | None, pull: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
+    gram = _penalized(gram, penalty, pull)
+    unit = jnp.eye(keep.shape[0], dtype=gram.information.dtype)
+    factor = replace(cholesky(jnp.where(keep[:, None] & keep, gram.information, unit)), aliased=~keep)
+    return _solved(factor, factor.whiten(gram.scores))
+
+
+def _solve_small(gram: _Gram, penalty: Array | None, pull: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
+    if len(keep) > LARGEST:
+        return _solve_gram(gram, penalty, pull, keep)
+    gram = _penalized(gram, penalty, pull)
+    return Solved(*small_solve(gram.information, gram.scores))
 
 
 def _collect_triangle(design: Design, weights: Array, scores: Array) -> Array:
@@ -103,16 +113,14 @@ def _collect_triangle(design: Design, weights: Array, scores: Array) -> Array:
     return stack(jnp.zeros((k, k), rows.dtype), rows)
 
 
-def _factor_triangle(
-    upper: Array, penalty: Array | None, pull: Array | None, keep: Array, tolerance: float
-) -> tuple[Factor, Array]:
+def _solve_triangle(upper: Array, penalty: Array | None, pull: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
     p = keep.shape[0]
     k = upper.shape[0] - p
     if penalty is not None:
         root = jnp.sqrt(penalty)
         pulled = jnp.zeros((p, k), upper.dtype) if pull is None else pull / jnp.where(root > 0, root, 1.0)[:, None]
         upper = stack(upper, jnp.concatenate([jnp.diag(root), pulled], axis=1))
-    return orthogonal(upper, k, keep, tolerance)
+    return _solved(*orthogonal(upper, k, keep, tolerance))
 
 
 def _normal_of_triangle(upper: Array, p: int) -> tuple[Array, Array]:
@@ -120,11 +128,20 @@ def _normal_of_triangle(upper: Array, p: int) -> tuple[Array, Array]:
     return product[:p, :p], product[:p, p:]
 
 
-NORMAL = Algebra(
+def _add(a: _Gram, b: _Gram) -> _Gram:
+    return jax.tree.map(jnp.add, a, b)
+
+
+def _normal_of_gram(gram: _Gram, p: int) -> tuple[Array, Array]:
+    return gram.information, gram.scores
+
+
+NORMAL = Algebra(collect=_collect_gram, merge=_add, solve=_solve_gram, normal=_normal_of_gram, squares=True)
+PLAIN = Algebra(
     collect=_collect_gram,
-    merge=lambda a, b: jax.tree.map(jnp.add, a, b),
-    factor=_factor_gram,
-    normal=lambda gram, p: (gram.information, gram.scores),
+    merge=_add,
+    solve=_solve_small,
+    normal=_normal_of_gram,
     squares=True,
 )
-ORTHOGONAL = Algebra(collect=_collect_triangle, merge=stack, factor=_factor_triangle, normal=_normal_of_triangle, squares=False)
+ORTHOGONAL = Algebra(collect=_collect_triangle, merge=stack, solve=_solve_triangle, normal=_normal_of_triangle, squares=False)

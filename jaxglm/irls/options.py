@@ -16,8 +16,8 @@ class IRLS:
     max_iterations: accepted steps before a fit is given up as MAX_ITERATIONS.
     max_halvings: how often one step may be halved before a fit is given up as STEP_FAILED.
     factorization: "cholesky" of the Gram matrix is fast but cannot see dependent columns; a fit in which it cannot be
-        trusted is reported as `doubtful`. "orthogonal" factors the rows themselves and aliases columns as R does.
-        "auto" does the first for all fits and the second for the doubtful ones.
+        trusted is reported as `undecided`. "orthogonal" factors the rows themselves and aliases columns as R does.
+        "auto" does the first for all fits and the second for the undecided ones.
     information: with "observed", working weights become those of Newton's method, row by row where these are positive,
         once the step is small, so that the iteration converges quadratically under every link. "expected" is Fisher
         scoring throughout, which is linear under links that are not canonical. The estimates are the same, and standard

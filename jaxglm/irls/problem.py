@@ -21,7 +21,7 @@ class Problem:
     penalty, start: (p,), on the scaled coefficients, or None; n_obs: rows of nonzero weight; total_weight: the sum of the
     positive ones;
     mean_response: their weighted mean of y; sound: whether every row is finite and valid; reach: (p,), the largest
-    absolute value of each column.
+    absolute value of each column, where the iteration is to watch for separation.
     """
 
     rows: Rows
@@ -33,7 +33,7 @@ class Problem:
     total_weight: Array
     mean_response: Array
     sound: Array
-    reach: Array
+    reach: Array | None
 
     @property
     def dtype(self) -> Any:
@@ -83,19 +83,20 @@ class Given:
         return {name: value.shape for name, value in values.items() if value is not None}
 
 
-def pose(rows: Rows, family: Family, scale: Array, penalty: Array | None = None, start: Array | None = None) -> Problem:
+def pose(
+    rows: Rows, family: Family, scale: Array, penalty: Array | None = None, start: Array | None = None, watch: bool = True
+) -> Problem:
     """The problem of fitting prepared `rows`, whose design's columns have been divided by `scale`; penalty and start
-    (p,) are in the user's terms."""
+    (p,) are in the user's terms; watch: whether the iteration is to watch for separation."""
 
     def count(part: Rows) -> Totals:
         weights = jnp.where(part.present, part.weights, 0.0)
         sums = (jnp.sum(part.weights != 0, dtype=jnp.int32), jnp.sum(weights), jnp.sum(weights * part.y))
-        reach = jnp.max(jnp.abs(part.design.matrix()), axis=0).astype(scale.dtype)
-        return Totals(sums, (jnp.any(part.weights < 0), reach))
+        reach = jnp.max(jnp.abs(part.design.matrix()), axis=0).astype(scale.dtype) if watch else None
+        return Totals((*sums, jnp.sum(part.weights < 0, dtype=jnp.int32)), reach)
 
     totals = fold(rows, count)
-    n_obs, total_weight, total_response = totals.sums
-    unsound, reach = totals.peaks
+    n_obs, total_weight, total_response, unsound = totals.sums
     return Problem(
         rows=rows,
         family=family,
@@ -105,6 +106,6 @@ def pose(rows: Rows, family: Family, scale: Array, penalty: Array | None = None,
         n_obs=n_obs,
         total_weight=total_weight,
         mean_response=total_response / jnp.where(total_weight > 0, total_weight, 1.0),
-        sound=~unsound,
-        reach=reach,
+        sound=unsound == 0,
+        reach=totals.peaks,
     )

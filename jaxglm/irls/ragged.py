@@ -20,7 +20,7 @@ from jaxglm.family import Family
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import pose
 from jaxglm.irls.solution import Solution
-from jaxglm.irls.solve import solve_problem
+from jaxglm.irls.solve import solve_plain, solve_problem
 from jaxglm.rows import Chunks, Rows
 
 
@@ -55,14 +55,16 @@ class Lanes:
     start: Any = None
 
 
-@partial(jax.jit, static_argnums=0)
-def solve_tiles(options: IRLS, tiles: Tiles, lanes: Lanes) -> Solution:
-    """Solve every block. All fields of the `Solution` have leading axes (T, lanes); beyond n_blocks they are zero."""
+@partial(jax.jit, static_argnums=(0, 1))
+def solve_tiles(options: IRLS, plain: bool, tiles: Tiles, lanes: Lanes) -> Solution:
+    """Solve every block; plain: what normal equations solve in a few passes, the rest being `undecided`. All fields of
+    the `Solution` have leading axes (T, lanes); beyond n_blocks they are zero."""
     prepared = _prepare(tiles, lanes.family)
 
     def fit(rows: Rows, chunks: Chunks, lane: Lanes, scale: Array) -> Solution:
         part = Rows(rows.design, rows.y, rows.weights, rows.offset, chunks)
-        return solve_problem(pose(part, lane.family, scale, lane.penalty, lane.start), options)
+        problem = pose(part, lane.family, scale, lane.penalty, lane.start, watch=not plain)
+        return solve_plain(problem, options) if plain else solve_problem(problem, options)
 
     def block(index: Any) -> Solution:
         chunks = Chunks(tiles.first[index], tiles.count[index])

@@ -24,6 +24,8 @@ from jaxglm.links import Mean
 from jaxglm.rows import Rows, Totals, fold
 from jaxglm.status import Status
 
+STILL = 1e-3  # what a last increment may change all etas by; towards infinity no link makes it less in float64
+NULL_TOLERANCE = 1e-7  # of the null model, in standard errors of its intercept
 SPANS = 64.0  # in square roots of the rounding unit: what a regression of 1 on columns that span it may leave
 
 
@@ -36,8 +38,8 @@ class Solution:
     rank: independent columns; n_obs: rows of nonzero weight; spans_constant: whether the null model has an intercept;
     n_iterations; status: a `jaxglm.Status`; infinite: (p,), the direction -1, 0, 1 of diverging coefficients;
     aliased: (p,), columns that depend on those before them;
-    direction: (p,), along which the likelihood rises for ever if the status is SEPARATED, else zero; doubtful: whether
-    the factorization could not be trusted, and the fit has to be made with IRLS(factorization="orthogonal").
+    direction: (p,), along which the likelihood rises for ever if the status is SEPARATED, else zero; undecided:
+    whether this way of solving could not tell, as normal equations cannot where columns nearly depend on each other.
 
     From `irls.solve` and `irls.solve_many` a SEPARATED fit is the iterate at which separation was proved, and `direction`
     is the proof: finite coefficients are near their optimum at best, and covariance, deviance, log-likelihood and
@@ -59,7 +61,7 @@ class Solution:
     infinite: Any
     aliased: Any
     direction: Any
-    doubtful: Any
+    undecided: Any
 
 
 @jax.tree_util.register_dataclass
@@ -125,10 +127,10 @@ def _spans_constant(problem: Problem, ones: Array) -> Array:
     """Whether the columns span a constant: whether the regression of 1 on them, `ones` (p,), leaves nothing in any row."""
 
     def look(part: Rows) -> Totals:
-        return Totals((), jnp.max(jnp.where(part.present, jnp.abs(part.design.dot(ones) - 1.0), 0.0)))
+        return Totals(jnp.sum(jnp.where(part.present, (part.design.dot(ones) - 1.0) ** 2, 0.0)))
 
-    left = fold(problem.rows, look).peaks
-    return (left <= SPANS * jnp.finfo(problem.dtype).eps ** 0.5) & (problem.n_obs > 0)
+    left = fold(problem.rows, look).sums
+    return (left <= SPANS**2 * jnp.finfo(problem.dtype).eps) & (problem.n_obs > 0)
 
 
 def _likelihoods(
@@ -173,7 +175,9 @@ def null_intercept(problem: Problem, options: IRLS) -> Array | None:
     one = jnp.ones(1, problem.dtype)
     rows, start = replace(problem.rows, design=Constant()), _null_start(problem)
     null = replace(problem, rows=rows, scale=one, penalty=None, start=start[None], reach=one)
-    return optimise(null, NORMAL, options).coefficients[0]
+    # The deviance changes with the square of what is left to go.
+    enough = replace(options, tol=max(options.tol, NULL_TOLERANCE))
+    return optimise(null, NORMAL, enough, watch=False).coefficients[0]
 
 
 def _offset(rows: Rows) -> Array:
@@ -195,20 +199,24 @@ def _null_start(problem: Problem) -> Array:
 
     def check(part: Rows) -> Totals:
         rows = jax.vmap(lambda c: working(family, part, c + _offset(part)))(candidates)
-        return Totals(jnp.sum(rows.deviance, axis=1), jnp.any(~rows.valid, axis=1))
+        return Totals(jnp.sum(rows.loss, axis=1))
 
-    checked = fold(problem.rows, check)
-    good = jnp.isfinite(checked.sums) & ~checked.peaks & jnp.isfinite(candidates)
+    good = jnp.isfinite(fold(problem.rows, check).sums) & jnp.isfinite(candidates)
     return jnp.where(good[0], candidates[0], jnp.where(good[1], candidates[1], 0.0))
 
 
-def conclude(problem: Problem, algebra: Algebra, options: IRLS, state: State) -> Solution:
-    """All that is known of a final state, in the user's terms, whatever its status; `reported` hides what is no answer."""
+def conclude(problem: Problem, algebra: Algebra, options: IRLS, state: State, watch: bool = True) -> Solution:
+    """All that is known of a final state, in the user's terms, whatever its status; `reported` hides what is no answer.
+    watch: whether the iteration has watched for separation; if not, what may be separated is undecided."""
     keep = state.keep
     found = statistics(problem, algebra, state.coefficients, keep, null_intercept(problem, options))
     separated = state.status == Status.SEPARATED
-    size = jnp.abs(state.step) * problem.reach
-    diverging = separated & (size > 1e-6 * jnp.max(size))
+    diverging, undecided = jnp.zeros_like(keep), state.doubtful
+    if watch and problem.reach is not None:
+        size = jnp.abs(state.step) * problem.reach
+        diverging = separated & (size > 1e-6 * jnp.max(size))
+    else:
+        undecided = ~is_plain(problem, state)
     covariance = found.covariance / problem.scale[:, None] / problem.scale
     return Solution(
         coefficients=jnp.where(keep, state.coefficients / problem.scale, jnp.nan),
@@ -225,8 +233,22 @@ def conclude(problem: Problem, algebra: Algebra, options: IRLS, state: State) ->
         infinite=jnp.where(diverging, jnp.sign(state.step), 0.0).astype(jnp.int32),
         aliased=~keep,
         direction=jnp.where(separated, state.step / problem.scale, 0.0),
-        doubtful=state.doubtful,
+        undecided=undecided,
     )
+
+
+def is_plain(problem: Problem, state: State) -> Array:
+    """Whether a fit whose iteration has not watched for separation is decided all the same: it converged, and its last
+    increment moves no eta, as one towards infinity always does."""
+    no_fit = (state.status == Status.NO_DATA) | (state.status == Status.INVALID_DATA)
+    if not problem.family.can_separate:
+        return (state.status == Status.CONVERGED) | no_fit
+
+    def look(part: Rows) -> Totals:
+        return Totals(jnp.sum(jnp.where(part.present, part.design.dot(state.step) ** 2, 0.0)))
+
+    still = fold(problem.rows, look).sums <= STILL**2
+    return ((state.status == Status.CONVERGED) & still) | no_fit
 
 
 def is_lost(status: Any) -> Any:

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxglm.designs import Appended, Dense, Shared, standardize
+from jaxglm.designs import Appended, Dense, Shared, Twice, standardize
 from jaxglm.family import Family
 from jaxglm.irls.loop import optimise, start_eta
-from jaxglm.irls.normal import NORMAL, ORTHOGONAL
+from jaxglm.irls.normal import NORMAL, ORTHOGONAL, PLAIN
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import Given, Problem, pose, typed
 from jaxglm.irls.solution import Solution, Statistics, conclude, null_intercept, reported, statistics
@@ -28,6 +28,8 @@ from jaxglm.irls.working import where_present, working
 from jaxglm.links import STATIC, ArrayLike
 from jaxglm.penalty import Ridge
 from jaxglm.rows import Rows
+
+FEW_ITERATIONS, FEW_HALVINGS = 12, 3  # what most fits can do with; a block waits for its slowest
 
 
 @jax.tree_util.register_dataclass
@@ -47,16 +49,25 @@ class Data:
     own: Any = None
     shared: bool = field(default=False, metadata=STATIC)
 
-    def problem(self, start: Array | None = None) -> Problem:
-        """The problem that these data pose."""
-        columns, scale, broken = standardize(self.X.T)
+    def problem(self, start: Array | None = None, plain: bool = False) -> Problem:
+        """The problem that these data pose. plain: X is taken as it is, without scaling and without a look for values
+        that are not finite, and the iteration is not to watch for separation."""
+        columns, scale, broken = _as_it_is(self.X.T) if plain else standardize(self.X.T)
         design: Any = Shared.of(columns) if self.shared else Dense(columns)
+        if plain and not self.shared:
+            design = Twice.of(self.X)
         if self.own is not None:
-            own, own_scale, own_broken = standardize(self.own[None, :])
+            last = self.own[None, :]
+            own, own_scale, own_broken = _as_it_is(last) if plain else standardize(last)
             design, scale = Appended(design, own[0]), jnp.concatenate([scale, own_scale])
             broken |= own_broken
         rows = Rows(design, self.y, self.weights, self.offset).prepared(self.family, broken)
-        return pose(rows, self.family, scale, self.penalty, start)
+        return pose(rows, self.family, scale, self.penalty, start, watch=not plain)
+
+
+def _as_it_is(columns: Array) -> tuple[Array, Array, Array]:
+    """What `standardize` returns for columns that need nothing."""
+    return columns, jnp.ones(columns.shape[0], columns.dtype), jnp.zeros(columns.shape[-1], bool)
 
 
 def gather_data(
@@ -124,6 +135,16 @@ def _solve(options: IRLS, data: Data, start: Array | None) -> Solution:
     return reported(solve_problem(data.problem(start), options))
 
 
+def solve_plain(problem: Problem, options: IRLS) -> Solution:
+    """Solve a problem posed as `plain`, if it is: by normal equations in a few passes. What is not is `undecided`."""
+    quick = replace(
+        options,
+        max_iterations=min(options.max_iterations, FEW_ITERATIONS),
+        max_halvings=min(options.max_halvings, FEW_HALVINGS),
+    )
+    return conclude(problem, PLAIN, options, optimise(problem, PLAIN, quick, watch=False), watch=False)
+
+
 def solve_problem(problem: Problem, options: IRLS) -> Solution:
     """Solve a posed problem as `options.factorization` says; all that is known of it, not yet `reported`."""
     if options.factorization == "orthogonal":
@@ -132,19 +153,24 @@ def solve_problem(problem: Problem, options: IRLS) -> Solution:
     if options.factorization == "cholesky":
         return fast
 
-    # A loop of at most one pass: under `vmap` it costs nothing unless some fit is doubtful, where a cond would run.
+    # A loop of at most one pass: under `vmap` it costs nothing unless some fit is undecided, where a cond would run.
     def again(solution: Solution) -> Solution:
-        state = optimise(problem, ORTHOGONAL, options, wanted=solution.doubtful)
+        state = optimise(problem, ORTHOGONAL, options, wanted=solution.undecided)
         accurate = conclude(problem, ORTHOGONAL, options, state)
-        return jax.tree.map(lambda a, b: jnp.where(solution.doubtful, a, b), accurate, solution)
+        return jax.tree.map(lambda a, b: jnp.where(solution.undecided, a, b), accurate, solution)
 
-    return jax.lax.while_loop(lambda solution: solution.doubtful, again, fast)
+    return jax.lax.while_loop(lambda solution: solution.undecided, again, fast)
 
 
 @_solve.defjvp
 def _solve_jvp(options: IRLS, primals: tuple[Data, Array | None], tangents: tuple[Data, Any]) -> tuple[Solution, Solution]:
     (data, start), (data_dot, _) = primals, tangents
     solution = _solve(options, data, start)
+    return solution, differentiate(options, data, data_dot, solution)
+
+
+def differentiate(options: IRLS, data: Data, data_dot: Data, solution: Solution) -> Solution:
+    """How a fit's solution moves as its data do."""
     aliased = jnp.isnan(solution.coefficients)
     coefficients = jnp.where(aliased, 0.0, solution.coefficients)
     score_dot = jax.jvp(lambda d: _score(d, coefficients), (data,), (data_dot,))[1]
@@ -157,8 +183,7 @@ def _solve_jvp(options: IRLS, primals: tuple[Data, Array | None], tangents: tupl
 
     found_dot = jax.jvp(lambda d, b: _statistics(options, d, b, ~aliased), (data, coefficients), (data_dot, b_dot))[1]
     zero = jax.tree.map(_zero_tangent, solution)
-    differentiated = {name: getattr(found_dot, name) for name in _DIFFERENTIATED}
-    return solution, replace(zero, coefficients=b_dot, **differentiated)
+    return replace(zero, coefficients=b_dot, **{name: getattr(found_dot, name) for name in _DIFFERENTIATED})
 
 
 _DIFFERENTIATED = ("covariance", "deviance", "null_deviance", "log_likelihood", "dispersion")

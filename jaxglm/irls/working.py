@@ -30,14 +30,15 @@ from jaxglm.rows import HARMLESS, Rows
 class Working:
     """Row-wise quantities at one eta, zero for absent rows. All have shape (n,).
 
-    weights: the working weights; scores: minus half the derivative of the deviance by eta; deviance: the rows' part of
-    the deviance; valid: whether eta and mu lie in their domains.
+    weights: the working weights; scores: minus half the derivative of the deviance by eta; loss: half the rows' part of
+    the deviance, up to what depends on y alone, infinite where eta or mu are outside of their domains; deviance: the
+    rows' part of it, to full accuracy.
     """
 
     weights: Array
     scores: Array
+    loss: Array
     deviance: Array
-    valid: Array
 
 
 def working(family: Family, rows: Rows, eta: Array, floor: Array | None = None) -> Working:
@@ -46,22 +47,18 @@ def working(family: Family, rows: Rows, eta: Array, floor: Array | None = None) 
     mean = family.link.mean(eta)
     expected = family.weight_at(mean)
     weights = expected if floor is None else _observed(family, rows, eta, expected, floor)
-    w = rows.weights
+    prior = jnp.maximum(rows.weights, 0.0)
     return Working(
-        weights=_where(rows, w * weights),
-        scores=_where(rows, w * family.score_at(rows.y, mean)),
-        deviance=_where(rows, w * family.unit_deviance_at(rows.y, mean)),
-        valid=family.valid_mean_at(eta, mean.mu) | ~rows.present,
+        weights=prior * weights,
+        scores=prior * family.score_at(rows.y, mean),
+        loss=jnp.where(family.valid_mean_at(eta, mean.mu), prior * family.loss_at(rows.y, mean), jnp.inf),
+        deviance=prior * family.unit_deviance_at(rows.y, mean),
     )
 
 
 def where_present(family: Family, rows: Rows, eta: Array) -> Array:
     """eta, with a harmless value where a row is absent, so that nothing computed from it is NaN."""
     return jnp.where(rows.present, eta, family.link(jnp.asarray(HARMLESS, eta.dtype)))
-
-
-def _where(rows: Rows, values: Array) -> Array:
-    return jnp.where(rows.present, values, 0.0)
 
 
 def _observed(family: Family, rows: Rows, eta: Array, expected: Array, floor: Array) -> Array:
