@@ -81,7 +81,8 @@ def stack(upper: Array, rows: Array) -> Array:
     def reflect(j: Array, matrix: Array) -> Array:
         column = jnp.where(below >= j, matrix[:, j], 0.0)
         largest = jnp.max(jnp.abs(column))
-        column = column / jnp.where(largest > 0, largest, 1.0)
+        some = largest > jnp.finfo(matrix.dtype).tiny  # of what rounding leaves of a dependent column, little can remain
+        column = jnp.where(some, column, 0.0) / jnp.where(some, largest, 1.0)
         length = jnp.sqrt(jnp.sum(column**2))
         head = column[j]
         normal = column + jnp.where(below == j, jnp.where(head < 0, -length, length), 0.0)

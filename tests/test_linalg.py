@@ -170,3 +170,14 @@ def test_standardize(x64):
     scaled, _, broken = standardize(jnp.asarray(X.T))
     np.testing.assert_array_equal(np.flatnonzero(broken), [2, 5])
     assert (np.asarray(scaled)[:, [2, 5]] == 0).all()
+
+
+def test_stacking_fewer_rows_than_columns():
+    """What is left of the later columns is rounding of rounding, down to numbers without reciprocals."""
+    rows = np.random.default_rng(7).normal(size=(2, 12)) * 10.0 ** np.arange(-6, 6)
+    with jax.enable_x64(True):
+        upper = np.asarray(stack(jnp.zeros((12, 12)), jnp.asarray(rows)))
+        again = np.asarray(stack(jnp.asarray(upper), jnp.asarray(rows)))
+    size = np.linalg.norm(rows, axis=0)
+    np.testing.assert_allclose(upper.T @ upper / np.outer(size, size), rows.T @ rows / np.outer(size, size), atol=1e-14)
+    np.testing.assert_allclose(again.T @ again / np.outer(size, size), 2 * rows.T @ rows / np.outer(size, size), atol=1e-14)
