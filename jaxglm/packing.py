@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxglm.irls.ragged import Tiles
 
-ROWS = (2**15, 2**18)  # of lanes x rows x T: how T is chosen; a group that needs more gets the next power of two
+ROWS = (2**15, 2**16)  # of lanes x rows x T: how T is chosen; a group that needs more gets the next power of two
 EMPTY = -1  # a lane without a group
 
 

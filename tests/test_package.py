@@ -25,7 +25,9 @@ FILES = {
 LAYERS = [
     "errors status links deviances family log_likelihoods families",
     "designs linalg penalty rows",
-    "irls irls.options irls.working irls.problem irls.normal irls.loop irls.solution irls.solve irls.many irls.ragged",
+    "irls irls.options irls.working irls.problem irls.normal irls.loop irls.solution irls.solve irls.many irls.ragged "
+    "irls.fused irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled "
+    "irls.fused.kernel irls.fused.launch irls.fused.guard",
     "check separation packing task limits fitting",
     "groups observations wald residuals columns frames formula_parsing formula prediction tables summary storage results",
     "arrays",
