@@ -91,7 +91,9 @@ def _in_order(result: Any, new: Any) -> Any:
     """A data frame's columns in the order of the terms, where it has all of them by name."""
     names = getattr(new, "column_names", getattr(new, "columns", ()))
     known = not callable(names) and set(result.names) <= {str(name) for name in names}
-    return new[list(result.names)] if known and hasattr(new, "loc") else new
+    if not known:
+        return new
+    return new[list(result.names)] if hasattr(new, "loc") else new.select(list(result.names))
 
 
 def _numbers(name: str, values: Any) -> np.ndarray:

@@ -74,8 +74,8 @@ class State:
 class Trial:
     """What one look at the rows says of a trial point: `objective`; `valid`; the next `increment` with its `decrement`
     and `floor_length`; whether the factorization is `doubtful`; and of the step that led here, whether it is too long to
-    stop at, or the rows have no information left (`moving`), and whether it proves separation (`separates`); a loop that
-    does not watch for separation has None of the two."""
+    stop at, or the rows have no information left (`moving`), and whether it proves separation (`separates`); the two are
+    None in a plain problem."""
 
     objective: Array
     valid: Array
@@ -91,7 +91,7 @@ class Trial:
 @dataclass(frozen=True)
 class Seen:
     """What the rows say at a trial point: what the algebra collects, the loss, what the offset adds to the square of the
-    length of eta, and what is `Watched` or None."""
+    length of eta, and what is `Watched`, None in a plain problem."""
 
     collected: Any
     loss: Array
@@ -99,8 +99,8 @@ class Seen:
     watched: Watched | None
 
 
-def look(problem: Problem, algebra: Algebra, options: IRLS, state: State, watch: bool) -> Seen:
-    """Look at the rows at the trial point of `state`; watch: also for separation. All the work on rows is here."""
+def look(problem: Problem, algebra: Algebra, options: IRLS, state: State) -> Seen:
+    """Look at the rows at the trial point of `state`. All the work on rows is here."""
     family = problem.family
     coefficients = state.coefficients + state.step
     floor = observed_floor(problem, algebra, state) if observes(problem, options) else None
@@ -109,7 +109,7 @@ def look(problem: Problem, algebra: Algebra, options: IRLS, state: State, watch:
         eta = part.eta(coefficients)
         row = working(family, part, eta, floor)
         sums = (jnp.sum(row.loss), _offset_square(part, row))
-        peaks = watched(family, part, eta, part.design.dot(state.step), row) if watch else None
+        peaks = None if problem.plain else watched(family, part, eta, part.design.dot(state.step), row)
         return row.weights, row.scores[:, None], Totals(sums, peaks)
 
     collected, totals = algebra.gather(problem.rows, at)
@@ -166,8 +166,8 @@ def watched(family: Family, rows: Rows, eta: Array, change: Array, row: Working)
 def judged(problem: Problem, state: State, seen: Watched) -> tuple[Array, Array]:
     """Whether the step is too long to stop at, and whether it proves separation."""
     epsilon, against = jnp.finfo(problem.dtype).eps, seen.against
-    if problem.penalty is not None and problem.reach is not None:
-        against = jnp.maximum(against, jnp.max(jnp.where(problem.penalty > 0, problem.reach * jnp.abs(state.step), 0.0)))
+    if problem.penalty is not None:
+        against = jnp.maximum(against, jnp.max(jnp.where(problem.penalty > 0, problem.extent_of(state.step), 0.0)))
     moving = ((seen.reach > MOVING * (1.0 + seen.extent)) & problem.family.can_separate) | ~seen.informed
     return moving, (seen.gain > jnp.sqrt(epsilon) * seen.extent) & (against <= SEPARATION * seen.gain)
 
@@ -334,7 +334,7 @@ def is_small(problem: Problem, options: IRLS, state: State, trial: Trial) -> Arr
     return small | (length <= trial.floor_length)
 
 
-def optimise(problem: Problem, algebra: Algebra, options: IRLS, wanted: Array | None = None, watch: bool = True) -> State:
+def optimise(problem: Problem, algebra: Algebra, options: IRLS, wanted: Array | None = None) -> State:
     """Run to the end. Under `vmap`, fits that are not `wanted` (a flag) take no passes."""
     state = initial(problem, algebra, ALIASED)
     if wanted is not None:
@@ -342,7 +342,7 @@ def optimise(problem: Problem, algebra: Algebra, options: IRLS, wanted: Array | 
 
     def one_pass(packed: Array) -> Array:
         current = _unpacked(packed, state)
-        seen = look(problem, algebra, options, current, watch)
+        seen = look(problem, algebra, options, current)
         return _packed(advance(problem, algebra, options, current, seen))
 
     # One array is carried, not a dozen: each costs a choice between old and new for the fits that have ended.

@@ -20,7 +20,7 @@ from jaxglm.family import Family
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import Given, typed
 from jaxglm.irls.solution import Solution, reported
-from jaxglm.irls.solve import Data, differentiate, solve_plain, solve_problem
+from jaxglm.irls.solve import Data, differentiate, solve_problem
 from jaxglm.links import ArrayLike
 from jaxglm.penalty import Ridge
 
@@ -135,7 +135,7 @@ def _solve_batch_jvp(g: int, options: IRLS, lanes: int, primals: Any, tangents: 
 
 def solve_plain_batch(g: int, options: IRLS, lanes: int, data: Data, start: Array | None) -> Solution:
     """The plain pass over g fits: what is not plain is `undecided`."""
-    return _in_blocks(g, lanes, data, start, lambda d, s: solve_plain(d.problem(s, plain=True), options))
+    return _in_blocks(g, lanes, data, start, lambda d, s: solve_problem(d.problem(s, plain=True), options))
 
 
 def _in_blocks(

@@ -21,7 +21,7 @@ class Problem:
     penalty, start: (p,), on the scaled coefficients, or None; n_obs: rows of nonzero weight; total_weight: the sum of the
     positive ones;
     mean_response: their weighted mean of y; sound: whether every row is finite and valid; reach: (p,), the largest
-    absolute value of each column, where the iteration is to watch for separation.
+    absolute value of each column, None in a `plain` problem.
     """
 
     rows: Rows
@@ -36,9 +36,19 @@ class Problem:
     reach: Array | None
 
     @property
+    def plain(self) -> bool:
+        """Whether the iteration takes no precautions: it does not watch for separation, and what it meets is undecided."""
+        return self.reach is None
+
+    @property
     def dtype(self) -> Any:
         """The floating-point type of all arithmetic."""
         return self.scale.dtype
+
+    def extent_of(self, step: Array) -> Array:
+        """How far each component of a step (p,) moves any eta; not in a plain problem."""
+        assert self.reach is not None
+        return self.reach * jnp.abs(step)
 
     def penalty_at(self, coefficients: Array) -> Array:
         """What the penalty adds to the deviance."""
@@ -84,15 +94,15 @@ class Given:
 
 
 def pose(
-    rows: Rows, family: Family, scale: Array, penalty: Array | None = None, start: Array | None = None, watch: bool = True
+    rows: Rows, family: Family, scale: Array, penalty: Array | None = None, start: Array | None = None, plain: bool = False
 ) -> Problem:
     """The problem of fitting prepared `rows`, whose design's columns have been divided by `scale`; penalty and start
-    (p,) are in the user's terms; watch: whether the iteration is to watch for separation."""
+    (p,) are in the user's terms; plain: see `Problem`."""
 
     def count(part: Rows) -> Totals:
         weights = jnp.where(part.present, part.weights, 0.0)
         sums = (jnp.sum(part.weights != 0, dtype=jnp.int32), jnp.sum(weights), jnp.sum(weights * part.y))
-        reach = jnp.max(jnp.abs(part.design.matrix()), axis=0).astype(scale.dtype) if watch else None
+        reach = None if plain else jnp.max(jnp.abs(part.design.matrix()), axis=0).astype(scale.dtype)
         return Totals((*sums, jnp.sum(part.weights < 0, dtype=jnp.int32)), reach)
 
     totals = fold(rows, count)

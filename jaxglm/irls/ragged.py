@@ -20,7 +20,7 @@ from jaxglm.family import Family
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import pose
 from jaxglm.irls.solution import Solution
-from jaxglm.irls.solve import solve_plain, solve_problem
+from jaxglm.irls.solve import solve_problem
 from jaxglm.rows import Chunks, Rows
 
 
@@ -63,8 +63,7 @@ def solve_tiles(options: IRLS, plain: bool, tiles: Tiles, lanes: Lanes) -> Solut
 
     def fit(rows: Rows, chunks: Chunks, lane: Lanes, scale: Array) -> Solution:
         part = Rows(rows.design, rows.y, rows.weights, rows.offset, chunks)
-        problem = pose(part, lane.family, scale, lane.penalty, lane.start, watch=not plain)
-        return solve_plain(problem, options) if plain else solve_problem(problem, options)
+        return solve_problem(pose(part, lane.family, scale, lane.penalty, lane.start, plain), options)
 
     def block(index: Any) -> Solution:
         chunks = Chunks(tiles.first[index], tiles.count[index])

@@ -174,10 +174,10 @@ def null_intercept(problem: Problem, options: IRLS) -> Array | None:
         return None
     one = jnp.ones(1, problem.dtype)
     rows, start = replace(problem.rows, design=Constant()), _null_start(problem)
-    null = replace(problem, rows=rows, scale=one, penalty=None, start=start[None], reach=one)
+    null = replace(problem, rows=rows, scale=one, penalty=None, start=start[None], reach=None)
     # The deviance changes with the square of what is left to go.
     enough = replace(options, tol=max(options.tol, NULL_TOLERANCE))
-    return optimise(null, NORMAL, enough, watch=False).coefficients[0]
+    return optimise(null, NORMAL, enough).coefficients[0]
 
 
 def _offset(rows: Rows) -> Array:
@@ -205,18 +205,16 @@ def _null_start(problem: Problem) -> Array:
     return jnp.where(good[0], candidates[0], jnp.where(good[1], candidates[1], 0.0))
 
 
-def conclude(problem: Problem, algebra: Algebra, options: IRLS, state: State, watch: bool = True) -> Solution:
-    """All that is known of a final state, in the user's terms, whatever its status; `reported` hides what is no answer.
-    watch: whether the iteration has watched for separation; if not, what may be separated is undecided."""
+def conclude(problem: Problem, algebra: Algebra, options: IRLS, state: State) -> Solution:
+    """All that is known of a final state, in the user's terms, whatever its status; `reported` hides what is no answer."""
     keep = state.keep
     found = statistics(problem, algebra, state.coefficients, keep, null_intercept(problem, options))
     separated = state.status == Status.SEPARATED
-    diverging, undecided = jnp.zeros_like(keep), state.doubtful
-    if watch and problem.reach is not None:
-        size = jnp.abs(state.step) * problem.reach
-        diverging = separated & (size > 1e-6 * jnp.max(size))
+    if problem.plain:
+        diverging, undecided = jnp.zeros_like(keep), ~is_decided(problem, state)
     else:
-        undecided = ~is_plain(problem, state)
+        size = problem.extent_of(state.step)
+        diverging, undecided = separated & (size > 1e-6 * jnp.max(size)), state.doubtful
     covariance = found.covariance / problem.scale[:, None] / problem.scale
     return Solution(
         coefficients=jnp.where(keep, state.coefficients / problem.scale, jnp.nan),
@@ -237,9 +235,9 @@ def conclude(problem: Problem, algebra: Algebra, options: IRLS, state: State, wa
     )
 
 
-def is_plain(problem: Problem, state: State) -> Array:
-    """Whether a fit whose iteration has not watched for separation is decided all the same: it converged, and its last
-    increment moves no eta, as one towards infinity always does."""
+def is_decided(problem: Problem, state: State) -> Array:
+    """Whether a plain problem's final state is an answer: it converged, and its last increment moves no eta, as one towards
+    infinity always does; or there is nothing to fit."""
     no_fit = (state.status == Status.NO_DATA) | (state.status == Status.INVALID_DATA)
     if not problem.family.can_separate:
         return (state.status == Status.CONVERGED) | no_fit

@@ -51,7 +51,7 @@ class Data:
 
     def problem(self, start: Array | None = None, plain: bool = False) -> Problem:
         """The problem that these data pose. plain: X is taken as it is, without scaling and without a look for values
-        that are not finite, and the iteration is not to watch for separation."""
+        that are not finite, and the iteration takes no precautions."""
         columns, scale, broken = _as_it_is(self.X.T) if plain else standardize(self.X.T)
         design: Any = Shared.of(columns) if self.shared else Dense(columns)
         if plain and not self.shared:
@@ -62,7 +62,7 @@ class Data:
             design, scale = Appended(design, own[0]), jnp.concatenate([scale, own_scale])
             broken |= own_broken
         rows = Rows(design, self.y, self.weights, self.offset).prepared(self.family, broken)
-        return pose(rows, self.family, scale, self.penalty, start, watch=not plain)
+        return pose(rows, self.family, scale, self.penalty, start, plain)
 
 
 def _as_it_is(columns: Array) -> tuple[Array, Array, Array]:
@@ -135,18 +135,15 @@ def _solve(options: IRLS, data: Data, start: Array | None) -> Solution:
     return reported(solve_problem(data.problem(start), options))
 
 
-def solve_plain(problem: Problem, options: IRLS) -> Solution:
-    """Solve a problem posed as `plain`, if it is: by normal equations in a few passes. What is not is `undecided`."""
-    quick = replace(
-        options,
-        max_iterations=min(options.max_iterations, FEW_ITERATIONS),
-        max_halvings=min(options.max_halvings, FEW_HALVINGS),
-    )
-    return conclude(problem, PLAIN, options, optimise(problem, PLAIN, quick, watch=False), watch=False)
-
-
 def solve_problem(problem: Problem, options: IRLS) -> Solution:
-    """Solve a posed problem as `options.factorization` says; all that is known of it, not yet `reported`."""
+    """Solve a posed problem as `options.factorization` says; all that is known of it, not yet `reported`.
+
+    A plain problem is solved if a few passes of normal equations do, and otherwise left `undecided`.
+    """
+    if problem.plain:
+        few = min(options.max_iterations, FEW_ITERATIONS), min(options.max_halvings, FEW_HALVINGS)
+        quick = replace(options, max_iterations=few[0], max_halvings=few[1])
+        return conclude(problem, PLAIN, options, optimise(problem, PLAIN, quick))
     if options.factorization == "orthogonal":
         return conclude(problem, ORTHOGONAL, options, optimise(problem, ORTHOGONAL, options))
     fast = conclude(problem, NORMAL, options, optimise(problem, NORMAL, options))
