@@ -23,11 +23,9 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxglm.family import Family
-from jaxglm.irls.loop import toward_infinity
+from jaxglm.ends import sides
 from jaxglm.irls.many import lanes_of, solve_batch, solve_plain_batch
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import typed
@@ -35,7 +33,7 @@ from jaxglm.irls.ragged import Lanes, solve_tiles
 from jaxglm.irls.solution import Solution, reported
 from jaxglm.irls.solve import Data
 from jaxglm.limits import put_limits
-from jaxglm.packing import EMPTY, Call, Crossed, Layout, Stacked, gather, owners, per_lane, plan, reweighted, tiles
+from jaxglm.packing import EMPTY, Call, Crossed, Layout, Stacked, gather, per_lane, plan, reweighted, tiles
 from jaxglm.separation import Separated, decide, polish
 from jaxglm.status import Status
 from jaxglm.task import Task
@@ -151,11 +149,17 @@ def _plain(task: Task, found: Solution, groups: np.ndarray, progress: Progress |
 
 
 def _carefully(task: Task, found: Solution, groups: np.ndarray) -> None:
-    """Solve groups again with all precautions, in float64, their columns scaled."""
-    factorization = "orthogonal" if task.options.factorization == "cholesky" else task.options.factorization
-    options = replace(task.options, factorization=factorization)
+    """Solve groups again with all precautions, in float64, their columns scaled: by normal equations, unless the plain pass
+    already found that these cannot be trusted, and by orthogonal factorization what is undecided then."""
+    if task.options.factorization == "auto":
+        untried = (found.n_iterations[groups] > 0) | (task.dtype != np.float64)
+        _solve_again(task, found, groups[untried], "cholesky")
+    _solve_again(task, found, groups[found.undecided[groups]], "orthogonal")
+
+
+def _solve_again(task: Task, found: Solution, groups: np.ndarray, factorization: str) -> None:
     calls = _calls(task, groups)
-    work = partial(_solve_call, task, options, False)
+    work = partial(_solve_call, task, replace(task.options, factorization=factorization), False)
     for call, solution in zip(calls, _in_threads(task, work, calls), strict=True):
         _store(found, call.members, solution)
 
@@ -219,7 +223,7 @@ def _separate(task: Task, found: Solution, groups: np.ndarray) -> None:
     rows = gather(task.source, suspects)
     rows = reweighted(rows, np.where(rows.weights == 0, 0.0, rows.weights), np.where((rows.weights > 0)[:, None], rows.X, 0.0))
     family = task.subset(rows, suspects).family
-    side = _sides(family, rows)
+    side = sides(family, rows)
     proofs = [_prove(task, found, group, rows, side, place) for place, group in enumerate(suspects)]
     proved = np.array([proof.proved for proof in proofs])
     # A direction that does not survive a closer look proves nothing: the fit is only slow.
@@ -238,18 +242,9 @@ def _put(task: Task, found: Solution, groups: np.ndarray, rows: Stacked, proofs:
     if not len(nested):
         return
     again = gather(rows, nested)
-    side = _sides(task.subset(again, groups[nested]).family, again)
+    side = sides(task.subset(again, groups[nested]).family, again)
     proofs = [_prove(task, found, group, again, side, place, True) for place, group in enumerate(groups[nested])]
     put_limits(task, found, groups[nested], again, proofs, fit)
-
-
-def _sides(family: Family, rows: Stacked) -> np.ndarray:
-    """The sign of every row's infinite optimum, 0 where it is finite."""
-    owner = owners(rows)
-    by_row = family.of(owner)
-    present = np.asarray(rows.weights > 0)
-    y = jnp.asarray(np.where(present, rows.y, 0.5))
-    return np.where(present, np.asarray(toward_infinity(typed(by_row, np.float64), y)), 0.0)
 
 
 def _prove(

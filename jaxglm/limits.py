@@ -8,14 +8,11 @@ columns stay those of the whole fit.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-import jax.numpy as jnp
 import numpy as np
 
+from jaxglm.ends import Ends, ends, log_likelihoods, sides
 from jaxglm.family import Family
-from jaxglm.irls.loop import toward_infinity
-from jaxglm.irls.problem import typed
 from jaxglm.irls.solution import Solution
 from jaxglm.packing import Stacked, owners, reweighted
 from jaxglm.separation import Separated
@@ -101,25 +98,10 @@ def _push(
     return np.minimum(np.maximum(push, needed.max(axis=1)), FARTHEST)
 
 
-@dataclass(frozen=True)
-class Ends:
-    """What rows at an infinite eta add to each group, (g,): nothing where they are fitted perfectly, as in all families
-    but those whose responses may lie beyond the means of their link."""
-
-    deviance: np.ndarray
-    chi_square: np.ndarray
-
-
 def _at_the_end(family: Family, rows: Stacked, owner: np.ndarray, which: np.ndarray) -> Ends:
-    """What some of the rows add when their means are at their ends."""
-    by_row = typed(family.of(owner), np.float64)
-    y = jnp.asarray(np.where(which, rows.y, 0.5))
-    mean = by_row.link.mean(toward_infinity(by_row, y) * jnp.inf)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        left = np.where(np.asarray(y != mean.mu), np.asarray((y - mean.mu) ** 2 / by_row.variance_at(mean.mu)), 0.0)
-        unit = np.where(np.asarray(y != mean.mu), np.asarray(by_row.unit_deviance_at(y, mean)), 0.0)
-    g, weights = len(rows.sizes), np.where(which, rows.weights, 0.0)
-    return Ends(*(np.bincount(owner[which], (weights * value)[which], g) for value in (unit, left)))
+    """What some of the rows add to each group, (g,), when their means are at their ends."""
+    g, weights, each = len(rows.sizes), np.where(which, rows.weights, 0.0), ends(family, rows, which)
+    return Ends(np.bincount(owner, weights * each.deviance, g), np.bincount(owner, weights * each.chi_square, g))
 
 
 def _dispersion(family: Family, degrees: np.ndarray, inner: Solution, more: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -141,9 +123,7 @@ def _spans_constant(X: np.ndarray) -> bool:
 
 def _put_null_limits(found: Solution, groups: np.ndarray, rows: Stacked, owner: np.ndarray, family: Family) -> None:
     """The null model's deviance where all its responses lie at the same infinite end."""
-    by_row = typed(family.of(owner), np.float64)
-    present = rows.weights > 0
-    end = np.asarray(toward_infinity(by_row, jnp.asarray(np.where(present, rows.y, 0.5))))
+    present, end = rows.weights > 0, sides(family, rows)
     low, high = np.full(len(groups), 2.0), np.full(len(groups), -2.0)
     np.minimum.at(low, owner[present], end[present])
     np.maximum.at(high, owner[present], end[present])
@@ -172,17 +152,13 @@ def _log_likelihood(
 ) -> np.ndarray:
     """The limit of the log-likelihood of each group."""
     present = rows.weights > 0
-    y, weights = np.where(present, rows.y, 0.5), np.where(present, rows.weights, 1.0)
     eta = np.sum(rows.X * coefficients[owner], axis=1) + (0.0 if rows.offset is None else np.where(present, rows.offset, 0.0))
     way = infinite_eta(rows.X, direction[owner])
     eta = np.where(way == 0, eta, np.copysign(np.inf, way))
-    by_row = typed(family.of(owner), np.float64)
     g = len(coefficients)
     if family.dispersion is not None:
         dispersion = np.full(g, family.dispersion)
     else:
-        amount = present.astype(float) if family.likelihood_rows == "rows" else np.where(present, weights, 0.0)
+        amount = present.astype(float) if family.likelihood_rows == "rows" else np.where(present, rows.weights, 0.0)
         dispersion = deviance / np.bincount(owner, amount, g)
-    mean = by_row.link.mean(jnp.asarray(eta))
-    each = np.asarray(by_row.log_likelihood_at(jnp.asarray(y), mean, jnp.asarray(weights), jnp.asarray(dispersion)[owner]))
-    return np.bincount(owner, np.where(present, each, 0.0), g)
+    return np.bincount(owner, log_likelihoods(family, rows, eta, dispersion), g)

@@ -103,9 +103,10 @@ def accumulate(rows: Rows, each: Callable[[Rows], T], merge: Callable[[T, T], T]
         return each(rows)
     arrays = replace(rows, chunks=None)
 
-    def chunk(index: Any) -> Rows:
-        return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, index, 0, keepdims=False), arrays)
+    @jax.jit  # so that asking for shapes and doing the work are traced once
+    def chunk(index: Array) -> T:
+        return each(jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, index, 0, keepdims=False), arrays))
 
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(lambda: each(chunk(0))))
-    first = rows.chunks.first
-    return jax.lax.fori_loop(0, rows.chunks.count, lambda index, total: merge(total, each(chunk(first + index))), zeros)
+    first, none = rows.chunks.first, jnp.zeros_like(rows.chunks.count)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(chunk, first))
+    return jax.lax.fori_loop(none, rows.chunks.count, lambda index, total: merge(total, chunk(first + index)), zeros)

@@ -28,7 +28,7 @@ LAYERS = [
     "irls irls.options irls.working irls.problem irls.normal irls.loop irls.solution irls.solve irls.many irls.ragged "
     "irls.fused irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled "
     "irls.fused.kernel irls.fused.launch irls.fused.guard",
-    "check separation packing task limits fitting",
+    "check separation packing task ends limits fitting",
     "groups observations wald residuals columns frames formula_parsing formula prediction tables summary storage results",
     "arrays",
     "datasets files model",

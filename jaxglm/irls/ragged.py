@@ -65,20 +65,22 @@ def solve_tiles(options: IRLS, plain: bool, tiles: Tiles, lanes: Lanes) -> Solut
         part = Rows(rows.design, rows.y, rows.weights, rows.offset, chunks)
         return solve_problem(pose(part, lane.family, scale, lane.penalty, lane.start, plain), options)
 
-    def block(index: Any) -> Solution:
+    @jax.jit  # so that asking for shapes and doing the work are traced once
+    def block(index: Array) -> Solution:
         chunks = Chunks(tiles.first[index], tiles.count[index])
         lane = jax.tree.map(lambda leaf: leaf[index], lanes)
         # Every array of rows has its lanes second, after the chunks, so that a chunk of all lanes is one slice.
         return jax.vmap(fit, in_axes=(1, None, 0, 0))(prepared, chunks, lane, tiles.scale[index])
 
     total = tiles.first.shape[0]
-    shapes = jax.eval_shape(lambda: block(0))
+    none = jnp.zeros_like(tiles.n_blocks)
+    shapes = jax.eval_shape(block, none)
     empty = jax.tree.map(lambda leaf: jnp.zeros((total, *leaf.shape), leaf.dtype), shapes)
 
     def next_block(index: Array, found: Solution) -> Solution:
         return jax.tree.map(lambda out, leaf: out.at[index].set(leaf), found, block(index))
 
-    return jax.lax.fori_loop(0, tiles.n_blocks, next_block, empty)
+    return jax.lax.fori_loop(none, tiles.n_blocks, next_block, empty)
 
 
 def _prepare(tiles: Tiles, family: Family) -> Rows:

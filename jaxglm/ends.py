@@ -1,0 +1,84 @@
+"""Rows of separated groups, row by row: where their likelihood has its infinite end, and what they add there.
+
+Families and links are evaluated here for as many rows as the separated groups of a call happen to have. Every number of
+rows would be compiled anew, so rows are padded to a power of two, and each function is one program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxglm.family import Family
+from jaxglm.irls.loop import toward_infinity
+from jaxglm.irls.problem import typed
+from jaxglm.packing import Stacked, owners
+from jaxglm.rows import HARMLESS
+
+FEWEST = 256  # rows that are evaluated at a time
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Ends:
+    """What rows at an infinite eta add, (n,): to the unit deviance, and to Pearson's statistic per unit of weight. Nothing
+    where they are fitted perfectly, as in all families but those whose responses may lie beyond the means of their
+    link."""
+
+    deviance: Any
+    chi_square: Any
+
+
+def sides(family: Family, rows: Stacked) -> np.ndarray:
+    """The sign of every row's infinite optimum, 0 where it is finite. family: of the groups of `rows`."""
+    present = np.asarray(rows.weights > 0)
+    return np.where(present, _by_row(toward_infinity, family, rows, np.where(present, rows.y, HARMLESS)), 0.0)
+
+
+def ends(family: Family, rows: Stacked, which: np.ndarray) -> Ends:
+    """What some of the rows, flagged by `which`, add when their means are at their ends; 0 for the others."""
+    found = _by_row(_ends, family, rows, np.where(which, rows.y, HARMLESS))
+    return jax.tree.map(lambda leaf: np.where(which, leaf, 0.0), found)
+
+
+def log_likelihoods(family: Family, rows: Stacked, eta: np.ndarray, dispersion: np.ndarray) -> np.ndarray:
+    """The log-likelihood of every row at eta (n,), 0 where a row is absent; dispersion: of the groups."""
+    present = rows.weights > 0
+    y, weights = np.where(present, rows.y, HARMLESS), np.where(present, rows.weights, 1.0)
+    each = _by_row(_log_likelihoods, family, rows, y, eta, weights, dispersion[owners(rows)])
+    return np.where(present, each, 0.0)
+
+
+def _ends(family: Family, y: Array) -> Ends:
+    mean = family.link.mean(toward_infinity(family, y) * jnp.inf)
+    left = y != mean.mu
+    return Ends(
+        jnp.where(left, family.unit_deviance_at(y, mean), 0.0),
+        jnp.where(left, (y - mean.mu) ** 2 / family.variance_at(mean.mu), 0.0),
+    )
+
+
+def _log_likelihoods(family: Family, y: Array, eta: Array, weights: Array, dispersion: Array) -> Array:
+    return family.log_likelihood_at(y, family.link.mean(eta), weights, dispersion)
+
+
+def _by_row(function: Callable[..., Any], family: Family, rows: Stacked, *values: np.ndarray) -> Any:
+    """`function` of each row's family and values, as NumPy arrays."""
+    n = len(rows.y)
+    more = max(FEWEST, 1 << max(n - 1, 0).bit_length()) - n
+    padded = [np.concatenate([value, np.full(more, HARMLESS)]) for value in values]
+    owner = np.concatenate([owners(rows), np.zeros(more, np.int64)])
+    of_row = typed(jax.tree.map(np.asarray, family).of(owner), np.float64)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:n], _evaluate(function, of_row, *padded))
+
+
+@partial(jax.jit, static_argnums=0)
+def _evaluate(function: Callable[..., Any], family: Family, *values: Array) -> Any:
+    return function(family, *values)
