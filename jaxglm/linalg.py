@@ -1,13 +1,14 @@
 """Small symmetric systems and least squares, as inference needs them.
 
-Two factorizations, with the same use. `Cholesky` of a Gram matrix is cheap; its smallest pivot, after scaling to a unit
-diagonal, tells how far it can be trusted, since the relative error of a variance is the rounding unit over the pivot.
-`Orthogonal` factors the matrix itself, by Householder reflections, and keeps working where the square of the condition
-number does not fit into the arithmetic; its left-to-right test for dependent columns is that of R's `dqrdc2`: a column
-is aliased when what is left of it, after the columns before it, is less than `tolerance` of its length.
+Three ways with the same use. `cholesky` of a Gram matrix is cheap; its smallest pivot, after scaling to a unit diagonal,
+tells how far it can be trusted, since the relative error of a variance is the rounding unit over the pivot. `small_solve`
+is the same for small systems, written out so that a batch of them is solved by vector operations. `orthogonal` factors the
+matrix itself, by Householder reflections (`stack`), and keeps working where the square of the condition number does not
+fit into the arithmetic; its left-to-right test for dependent columns is that of R's `dqrdc2`: a column is aliased when
+what is left of it, after the columns before it, is less than `tolerance` of its length.
 
 Sources: Golub and Van Loan, Matrix Computations (2013), sections 4.2, 5.2 and 5.3; Demmel et al., Communication-optimal
-parallel and sequential QR (2012) for `stack`; Giraud et al. (2005) for twice being enough in `Orthogonal.of`.
+parallel and sequential QR (2012) for `stack`; Giraud et al. (2005) for twice being enough in `orthogonal`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxglm.designs import HIGHEST
+
+LARGEST = 12  # columns of a system that is solved with its rows written out
 
 
 def _upper_solve(upper: Array, b: Array, transposed: bool = False) -> Array:
@@ -58,6 +61,12 @@ class Factor:
 
     def _mask(self, b: Array) -> Array:
         return jnp.where(self.aliased, 0.0, self.scale)[:, None]
+
+
+def least_pivot(dtype: Any) -> float:
+    """The smallest pivot of a scaled Gram matrix that can be trusted: below, variances would lose more than half of their
+    digits, or a column that R aliases may look like one that it keeps."""
+    return 7.0 * float(jnp.finfo(dtype).eps) ** 0.5
 
 
 def cholesky(information: Array) -> Factor:
@@ -130,14 +139,11 @@ def orthogonal(upper: Array, k: int, keep: Array, tolerance: float) -> tuple[Fac
     return factor, jnp.matmul(basis.T, upper[:, p:], precision=HIGHEST)
 
 
-LARGEST = 12  # columns of a system that is solved with its rows written out
-
-
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Small:
-    """A small factored information matrix, with what `Factor` tells of one. roots: (p, p), with inverse roots' roots; no
-    column is aliased."""
+    """A small factored information matrix, with what `Factor` tells of one. roots: (p, p), R with (X'WX)^-1 = R'R; no column
+    is aliased."""
 
     roots: Array
     lengths: Array

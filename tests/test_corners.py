@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow
 import pytest
 
@@ -134,6 +135,13 @@ def test_arrays_predict_for_a_fit_with_an_exposure_once_it_is_given():
     fit = jaxglm.glm("y ~ x", data, "poisson", exposure="days")
     np.testing.assert_allclose(fit.predict(X, exposure=data["days"]), fit.fitted, rtol=1e-12)
     np.testing.assert_allclose(fit.predict(data), fit.fitted, rtol=1e-12)
+
+
+def test_predictions_read_the_columns_of_a_table_by_name():
+    table = pl.DataFrame({"one": X[:, 0], "x": X[:, 1], "z": np.arange(N) % 5 * 1.0})
+    fit = jaxglm.fit(table, np.arange(N) % 4, "poisson")
+    np.testing.assert_array_equal(fit.predict(table.select("z", "one", "x")), fit.predict(table))
+    np.testing.assert_allclose(fit.predict(table), fit.fitted, rtol=1e-12)
 
 
 def test_a_design_of_nothing_but_aliased_columns_has_fitted_values():

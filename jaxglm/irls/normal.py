@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxglm.designs import HIGHEST, Design
-from jaxglm.linalg import LARGEST, Factor, Small, cholesky, orthogonal, small_solve, stack
+from jaxglm.linalg import LARGEST, Factor, Small, cholesky, least_pivot, orthogonal, small_solve, stack
 from jaxglm.rows import Rows, Totals, accumulate
 
 
@@ -59,10 +59,8 @@ class Algebra:
         return accumulate(rows, chunk, lambda a, b: (self.merge(a[0], b[0]), a[1].merge(b[1])))
 
     def trusts(self, factor: Factor | Small) -> Array:
-        """Whether a factorization can be trusted. A Gram matrix cannot when variances would lose more than half of their
-        digits, or when a column that R aliases may look like one that it keeps; rows can unless all went wrong."""
-        epsilon = float(jnp.finfo(factor.lengths.dtype).eps)
-        return factor.smallest_pivot > (7.0 * epsilon**0.5 if self.squares else -1.0)
+        """Whether a factorization can be trusted: of a Gram matrix by its pivots, of rows unless all went wrong."""
+        return factor.smallest_pivot > (least_pivot(factor.lengths.dtype) if self.squares else -1.0)
 
     def noise(self, factor: Factor | Small, size: Array) -> Array:
         """The length of an increment that is nothing but rounding, where `size` is the length of what was rounded."""

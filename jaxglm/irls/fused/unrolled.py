@@ -12,6 +12,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxglm.linalg import least_pivot
+
 
 def dot(a: Sequence[Array], b: Sequence[Array]) -> Array:
     """a . b."""
@@ -48,7 +50,6 @@ class Solved:
 def solve(gram: Sequence[Array], scores: Sequence[Array]) -> Solved:
     """Solve a system by Cholesky, unrolled, after scaling it to a unit diagonal."""
     p = len(scores)
-    epsilon = float(jnp.finfo(gram[0].dtype).eps)
     at = [[i * (i + 1) // 2 + j for j in range(i + 1)] for i in range(p)]
     diagonal = [gram[at[j][j]] for j in range(p)]
     scale = [lax.rsqrt(jnp.where(d > 0.0, d, 1.0)) for d in diagonal]
@@ -62,7 +63,7 @@ def solve(gram: Sequence[Array], scores: Sequence[Array]) -> Solved:
             entry = gram[at[i][j]] * scale[i] * scale[j]
             row.append(less(entry, row, lower[j]) * inverse[j])
         pivot = less(diagonal[i] * scale[i] * scale[i], row, row)
-        trusted = trusted & (pivot > 7.0 * epsilon**0.5)
+        trusted = trusted & (pivot > least_pivot(gram[0].dtype))
         smallest = jnp.minimum(smallest, pivot)
         lower.append(row)
         inverse.append(lax.rsqrt(pivot))
