@@ -33,13 +33,13 @@ class Design(Protocol):
         """X v, shape (n,), for v of shape (p,)."""
 
     def transposed_dot(self, r: Array) -> Array:
-        """X' r, shape (p, k), for r of shape (n, k)."""
+        """X' r', shape (p, k), for r of shape (k, n)."""
 
     def gram(self, w: Array) -> Array:
         """X' diag(w) X, shape (p, p), for w of shape (n,)."""
 
     def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
-        """X' diag(w) X and X' r together, for w of shape (n,) and r of shape (n, k)."""
+        """X' diag(w) X and X' r' together, for w of shape (n,) and r of shape (k, n)."""
 
     def matrix(self) -> Array:
         """X itself, shape (n, p), for the factorizations that need its rows."""
@@ -56,7 +56,7 @@ class Dense:
         return jnp.matmul(v, self.columns, precision=HIGHEST)
 
     def transposed_dot(self, r: Array) -> Array:
-        return jnp.matmul(self.columns, r, precision=HIGHEST)
+        return jnp.matmul(self.columns, r.T, precision=HIGHEST)
 
     def gram(self, w: Array) -> Array:
         return jnp.matmul(self.columns * w, self.columns.T, precision=HIGHEST)
@@ -88,7 +88,7 @@ class Twice:
         return jnp.matmul(v, self.columns, precision=HIGHEST)
 
     def transposed_dot(self, r: Array) -> Array:
-        return jnp.matmul(self.columns, r, precision=HIGHEST)
+        return jnp.matmul(self.columns, r.T, precision=HIGHEST)
 
     def gram(self, w: Array) -> Array:
         return jnp.matmul(self.columns * w, self.rows, precision=HIGHEST)
@@ -97,7 +97,7 @@ class Twice:
         p = len(self.columns)
         # XLA computes what it fuses again for every use, here p times, except for what ends in a division.
         w = w / self.ones
-        both = jnp.matmul(jnp.concatenate([self.columns * w, r.T]), self.rows, precision=HIGHEST)
+        both = jnp.matmul(jnp.concatenate([self.columns * w, r]), self.rows, precision=HIGHEST)
         return both[:p], both[p:].T
 
     def matrix(self) -> Array:
@@ -124,7 +124,7 @@ class Shared:
         return jnp.matmul(v, self.columns, precision=HIGHEST)
 
     def transposed_dot(self, r: Array) -> Array:
-        return jnp.matmul(self.columns, r, precision=HIGHEST)
+        return jnp.matmul(self.columns, r.T, precision=HIGHEST)
 
     def gram(self, w: Array) -> Array:
         return from_pairs(jnp.matmul(w, self.products, precision=HIGHEST), self.columns.shape[0])
@@ -148,11 +148,11 @@ class Appended:
         return self.shared.dot(v[:-1]) + v[-1] * self.own
 
     def transposed_dot(self, r: Array) -> Array:
-        return jnp.concatenate([self.shared.transposed_dot(r), jnp.matmul(self.own, r, precision=HIGHEST)[None, :]])
+        return jnp.concatenate([self.shared.transposed_dot(r), jnp.matmul(r, self.own, precision=HIGHEST)[None, :]])
 
     def gram(self, w: Array) -> Array:
         weighted = w * self.own
-        cross = self.shared.transposed_dot(weighted[:, None])
+        cross = self.shared.transposed_dot(weighted[None, :])
         corner = jnp.sum(weighted * self.own)[None, None]
         return jnp.block([[self.shared.gram(w), cross], [cross.T, corner]])
 
@@ -172,7 +172,7 @@ class Constant:
         return v[0]
 
     def transposed_dot(self, r: Array) -> Array:
-        return jnp.sum(r, axis=0, keepdims=True)
+        return jnp.sum(r, axis=1)[None, :]
 
     def gram(self, w: Array) -> Array:
         return jnp.sum(w)[None, None]

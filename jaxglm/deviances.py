@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxglm.links import ArrayLike
+from jaxglm.logarithms import log
 
 
 def relative_entropy(y: Array, mu: Array, log_mu: Array) -> Array:
@@ -30,13 +31,13 @@ def relative_entropy(y: Array, mu: Array, log_mu: Array) -> Array:
     for j in range(9, 0, -1):
         series = (series + 1.0 / (2 * j + 1)) * square
     positive = y > 0
-    ratio = jnp.log(jnp.where(positive, y, 1.0)) - jnp.where(positive & ~near, log_mu, 0.0)
+    ratio = log(jnp.where(positive, y, 1.0)) - jnp.where(positive & ~near, log_mu, 0.0)
     return jnp.where(near, gap * v + 2.0 * y * v * series, jnp.where(positive, y * ratio, 0.0) - gap)
 
 
 def gamma_deviance(y: Array, mean_mu: Array) -> Array:
     """2 (y / mu - 1 - log(y / mu)) for y > 0 and mu > 0."""
-    return 2.0 * relative_entropy(mean_mu, y, jnp.log(y)) / mean_mu
+    return 2.0 * relative_entropy(mean_mu, y, log(y)) / mean_mu
 
 
 def power_deviance(y: Array, mu: Array, log_mu: Array, power: ArrayLike) -> Array:

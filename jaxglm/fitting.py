@@ -14,9 +14,7 @@ No group waits for another longer than its block, and none changes another's num
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -26,22 +24,24 @@ import jax
 import numpy as np
 
 from jaxglm.ends import sides
-from jaxglm.irls.many import lanes_of, solve_batch, solve_plain_batch
+from jaxglm.irls.many import lanes_of, shares, solve_batch, solve_plain_batch
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import typed
 from jaxglm.irls.ragged import Lanes, solve_tiles
 from jaxglm.irls.solution import Solution, reported
 from jaxglm.irls.solve import Data
+from jaxglm.irls.threads import cores, in_threads
 from jaxglm.limits import put_limits
 from jaxglm.packing import EMPTY, Call, Crossed, Layout, Stacked, gather, per_lane, plan, reweighted, tiles
 from jaxglm.separation import Separated, decide, polish
 from jaxglm.status import Status
 from jaxglm.task import Task
 
-SMALL, LARGE = Layout(lanes=8, rows=32), Layout(lanes=1, rows=2048)
+SMALL, LARGE = Layout(lanes=64, rows=32), Layout(lanes=1, rows=2048)
 WIDE, TALL = Layout(lanes=1024, rows=32), Layout(lanes=16, rows=2048)  # the same for a GPU
 MANY_ROWS = 1024  # groups with more rows than this go by themselves
-SHARED_CALL = 2**22  # numbers of y in one call of a shared design
+CALL = 2**22  # numbers of the fits' own in one call of fits with equally many rows
+CALLS = 8  # into which a job large enough is cut for each core
 
 Progress = Callable[[int, int], None]
 
@@ -119,28 +119,11 @@ def _solve_call(task: Task, options: IRLS, plain: bool, call: Call) -> Solution:
         return jax.tree.map(lambda leaf: np.asarray(leaf)[: call.n_blocks][used], solution)
 
 
-def _in_threads(task: Task, work: Callable[[Any], Any], items: list[Any]) -> Iterable[Any]:
-    """Work on items, in their order; on a CPU with a thread for each core, which all dispatch to the one device."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if len(items) < 2 or cores < 2 or (task.device or jax.devices()[0]).platform != "cpu":
-        yield from map(work, items)
-        return
-    yield work(items[0])  # alone, so that its program is compiled once and not by every thread
-    items = items[1:]
-    with ThreadPoolExecutor(min(cores, len(items))) as pool:
-        ahead = [pool.submit(work, item) for item in items[: 2 * cores]]
-        for index in range(len(items)):
-            yield ahead[index].result()
-            ahead[index] = None  # type: ignore[call-overload]  # let its arrays go
-            if index + 2 * cores < len(items):
-                ahead.append(pool.submit(work, items[index + 2 * cores]))
-
-
 def _plain(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> Iterator[np.ndarray]:
     """The plain pass over ragged groups; yields the groups solved after each call."""
     calls, done = _calls(task, groups), 0
     work = partial(_solve_call, task, task.options, task.options.factorization == "auto")
-    for call, solution in zip(calls, _in_threads(task, work, calls), strict=True):
+    for call, solution in zip(calls, in_threads(work, calls, task.device), strict=True):
         _store(found, call.members, solution)
         done += len(call.members)
         if progress:
@@ -160,55 +143,66 @@ def _carefully(task: Task, found: Solution, groups: np.ndarray) -> None:
 def _solve_again(task: Task, found: Solution, groups: np.ndarray, factorization: str) -> None:
     calls = _calls(task, groups)
     work = partial(_solve_call, task, replace(task.options, factorization=factorization), False)
-    for call, solution in zip(calls, _in_threads(task, work, calls), strict=True):
+    for call, solution in zip(calls, in_threads(work, calls, task.device), strict=True):
         _store(found, call.members, solution)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _solve_crossed(g: int, options: IRLS, lanes: int, data: Data, start: Any) -> Solution:
     solve = solve_plain_batch if options.factorization == "auto" else solve_batch
-    return solve(g, options, lanes, data, start)
+    return solve(g, options, lanes, data, start, 0)
 
 
 def _plain_crossed(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> Iterator[np.ndarray]:
-    """The plain pass over fits that share a design."""
-    source, dtype = task.source, task.dtype
+    """The plain pass over fits with equally many rows."""
+    source = task.source
     assert isinstance(source, Crossed)
-    n, options = source.X.shape[0], task.options
-    size = min(max(8, SHARED_CALL // max(1, n)), 1 << (len(groups) - 1).bit_length() if len(groups) else 1)
-    for begin in range(0, len(groups), size):
-        members = groups[begin : begin + size]
-        index = np.concatenate([members, np.full(size - len(members), members[0])])
-        _store(found, members, _first_of(_crossed(task, index, options, dtype), len(members)))
+    size = _fits_in_a_call(source, len(groups))
+    parts = [groups[begin : begin + size] for begin in range(0, len(groups), size)]
+    done = 0
+    for members, solution in zip(parts, in_threads(partial(_crossed, task, size), parts, task.device), strict=True):
+        _store(found, members, solution)
+        done += len(members)
         if progress:
-            progress(begin + len(members), len(groups))
+            progress(done, len(groups))
         yield members
 
 
-def _first_of(solution: Solution, count: int) -> Solution:
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], solution)
+def _fits_in_a_call(source: Crossed, g: int) -> int:
+    """A power of two, so that few programs are compiled."""
+    own = source.X.shape[-2] * (source.X.shape[-1] + 1 if source.X.ndim == 3 else 1)
+    share = max(CALL // (4 * CALLS) // max(1, own), g // (CALLS * cores()))
+    most = max(8, min(CALL // max(1, own), share))
+    return 1 << min(most.bit_length() - 1, max(0, g - 1).bit_length())
 
 
-def _crossed(task: Task, index: np.ndarray, options: IRLS, dtype: Any) -> Solution:
-    source = task.source
+def _crossed(task: Task, size: int, members: np.ndarray) -> Solution:
+    """Fit some members of a source of fits with equally many rows, in a call of `size` fits."""
+    source, dtype = task.source, task.dtype
     assert isinstance(source, Crossed)
+    together = len(members) == size and members[-1] - members[0] == size - 1
+    index: Any = np.concatenate([members, np.full(size - len(members), members[0])])
+    if together:
+        index = slice(members[0], members[0] + size)  # a view, not a copy
 
     def part(values: Any, axes: int) -> Any:
         return None if values is None else np.asarray(values if np.ndim(values) == axes else values[index], dtype)
 
-    weights = np.ones(len(source.X)) if source.weights is None else source.weights
+    weights = np.ones(source.X.shape[-2]) if source.weights is None else source.weights
     data = Data(
-        X=np.asarray(source.X, dtype),
+        X=part(source.X, 2),
         y=part(source.y, 1),
         weights=part(weights, 1),
         offset=part(source.offset, 1),
         penalty=part(task.penalty, 1),
         family=typed(jax.tree.map(lambda leaf: part(leaf, 0), task.family), dtype),
         own=part(source.own, 1),
-        shared=True,
+        shared=shares(source.X.shape),
     )
-    lanes = lanes_of(source.X.shape, len(index), (task.device or jax.devices()[0]).platform)
-    return _solve_crossed(len(index), options, lanes, data, part(task.start, 1))
+    lanes = lanes_of(source.X.shape, size, (task.device or jax.devices()[0]).platform)
+    with arithmetic(task.device):
+        solution = _solve_crossed(size, task.options, lanes, data, part(task.start, 1))
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(members)], solution)
 
 
 def _separate(task: Task, found: Solution, groups: np.ndarray) -> None:

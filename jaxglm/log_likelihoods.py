@@ -14,6 +14,7 @@ from jax import Array
 from jax.scipy.special import gammaln
 
 from jaxglm.links import ArrayLike, Mean
+from jaxglm.logarithms import log_factorial
 
 
 def gaussian(y: Array, mean: Mean, weights: Array, dispersion: ArrayLike) -> Array:
@@ -26,7 +27,7 @@ def gaussian(y: Array, mean: Mean, weights: Array, dispersion: ArrayLike) -> Arr
 def binomial(y: Array, mean: Mean, weights: Array, dispersion: ArrayLike) -> Array:
     """weights y successes in `weights` trials."""
     successes, failures = weights * y, weights * (1.0 - y)
-    choose = gammaln(weights + 1.0) - gammaln(successes + 1.0) - gammaln(failures + 1.0)
+    choose = log_factorial(weights) - log_factorial(successes) - log_factorial(failures)
     return choose + _times_log(successes, mean.log_mu) + _times_log(failures, mean.log_complement)
 
 
@@ -37,7 +38,7 @@ def _times_log(count: Array, log_value: Array) -> Array:
 
 def poisson(y: Array, mean: Mean, weights: Array, dispersion: ArrayLike) -> Array:
     """Counts of mean mu."""
-    return weights * (_times_log(y, mean.log_mu) - mean.mu - gammaln(y + 1.0))
+    return weights * (_times_log(y, mean.log_mu) - mean.mu - log_factorial(y))
 
 
 def gamma(y: Array, mean: Mean, weights: Array, dispersion: ArrayLike) -> Array:
@@ -57,7 +58,7 @@ def negative_binomial(y: Array, mean: Mean, weights: Array, dispersion: ArrayLik
     """Counts of variance mu + mu^2 / theta; Poisson where theta is infinite."""
     finite = jnp.isfinite(theta)
     theta = jnp.where(finite, theta, 1.0) * jnp.ones_like(y)
-    mixed = _log_rising(y, theta) - gammaln(y + 1.0) + _times_log(y, mean.log_mu) - (y + theta) * jnp.log1p(mean.mu / theta)
+    mixed = _log_rising(y, theta) - log_factorial(y) + _times_log(y, mean.log_mu) - (y + theta) * jnp.log1p(mean.mu / theta)
     return jnp.where(finite, weights * mixed, poisson(y, mean, weights, dispersion))
 
 

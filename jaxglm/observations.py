@@ -67,15 +67,7 @@ class Observations:
         """The rows as fitting wants them; sort: a `groups.Order` where there are codes."""
         if sort is not None:
             return Stacked(self.X, self.y, self.weights, self.offset, sort.order, sort.starts, sort.sizes)
-        n, g = self.X.shape[-2], self.g
-        if self.X.ndim == 2:
-            return Crossed(self.X, self.y, self.weights, self.offset, g, self.own)
-
-        def flat(values: np.ndarray | None) -> Any:
-            return None if values is None else np.broadcast_to(values, (g, n)).reshape(g * n)
-
-        starts, sizes = np.arange(g) * n, np.full(g, n)
-        return Stacked(self.X.reshape(g * n, -1), flat(self.y), flat(self.weights), flat(self.offset), None, starts, sizes)
+        return Crossed(self.X, self.y, self.weights, self.offset, self.g, self.own)
 
     def one(self, k: int) -> Observations:
         """The rows of one group."""

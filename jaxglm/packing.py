@@ -74,8 +74,8 @@ class Stacked:
 
 @dataclass(frozen=True)
 class Crossed:
-    """Every group has the same n rows. X: (n, p); y, weights, offset: (n,) or (g, n), the latter two also None; own:
-    (g, n) or None, a last column of each group's own."""
+    """Every group has n rows. X: (n, p), shared, or (g, n, p); y, weights, offset: (n,) or (g, n), the latter two also None;
+    own: (g, n) or None, a last column of each group's own beside a shared X."""
 
     X: np.ndarray
     y: np.ndarray
@@ -86,11 +86,11 @@ class Crossed:
 
     @property
     def p(self) -> int:
-        return self.X.shape[1] + (self.own is not None)
+        return self.X.shape[-1] + (self.own is not None)
 
     @property
     def sizes(self) -> np.ndarray:
-        return np.full(self.g, self.X.shape[0])
+        return np.full(self.g, self.X.shape[-2])
 
     def pick(self, groups: np.ndarray, positions: np.ndarray) -> Picked:
         groups, positions = np.broadcast_arrays(groups, positions)
@@ -98,7 +98,7 @@ class Crossed:
         def rows(values: np.ndarray) -> np.ndarray:
             return values[groups, positions] if values.ndim == 2 else values[positions]
 
-        X = self.X[positions]
+        X = self.X[positions] if self.X.ndim == 2 else self.X[groups, positions]
         if self.own is not None:
             X = np.concatenate([X, rows(self.own)[..., None]], axis=-1)
         weights = np.ones(positions.shape) if self.weights is None else rows(self.weights)

@@ -63,14 +63,16 @@ class Rows:
         eta = self.design.dot(coefficients)
         return eta if self.offset is None else eta + self.offset
 
+    def usable(self, family: Family) -> Array:
+        """Which rows can be used, but for what their design holds."""
+        sound = family.valid_response_at(self.y) & (self.weights < jnp.inf) & (self.weights > 0)
+        return sound if self.offset is None else sound & jnp.isfinite(self.offset)
+
     def prepared(self, family: Family, broken: Array) -> Rows:
         """Rows in which whatever must not be used has been replaced: by weight 0 and harmless values where a row is
         absent, by weight `UNSOUND` where a row should be there but is not finite, not valid for the family, or has a
         weight that is negative or not finite. broken: rows whose design is not finite (`designs.standardize`)."""
-        sound = family.valid_response_at(self.y) & ~broken & jnp.isfinite(self.weights) & (self.weights >= 0)
-        if self.offset is not None:
-            sound &= jnp.isfinite(self.offset)
-        usable = sound & (self.weights > 0)
+        usable = self.usable(family) & ~broken
         return replace(
             self,
             y=jnp.where(usable, self.y, HARMLESS),

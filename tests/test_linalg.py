@@ -138,10 +138,10 @@ def test_designs_agree(x64):
     for design in designs:
         np.testing.assert_allclose(design.matrix(), X)
         np.testing.assert_allclose(design.dot(v), X @ v, rtol=1e-13)
-        np.testing.assert_allclose(design.transposed_dot(r), X.T @ r, rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(design.transposed_dot(r.T), X.T @ r, rtol=1e-12, atol=1e-13)
         np.testing.assert_allclose(design.gram(w), X.T @ (w[:, None] * X), rtol=1e-12, atol=1e-13)
     constant, ones = Constant(), Dense(jnp.ones((1, N)))
-    np.testing.assert_allclose(constant.transposed_dot(r), ones.transposed_dot(r), rtol=1e-13)
+    np.testing.assert_allclose(constant.transposed_dot(r.T), ones.transposed_dot(r.T), rtol=1e-13)
     np.testing.assert_allclose(constant.gram(w), ones.gram(w), rtol=1e-13)
     np.testing.assert_allclose(jnp.broadcast_to(constant.dot(v[:1]), (N,)), ones.dot(v[:1]))
 

@@ -23,9 +23,10 @@ FILES = {
 
 # A module imports only from its own layer or from those above it here, and modules never import each other in a circle.
 LAYERS = [
-    "errors status links deviances family log_likelihoods families",
+    "errors status links logarithms deviances family log_likelihoods families",
     "designs linalg penalty rows",
-    "irls irls.options irls.working irls.problem irls.normal irls.loop irls.solution irls.solve irls.many irls.ragged "
+    "irls irls.options irls.threads irls.carry irls.seldom irls.working irls.problem irls.normal irls.loop irls.solution "
+    "irls.plain irls.solve irls.many irls.ragged "
     "irls.fused irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled "
     "irls.fused.kernel irls.fused.launch irls.fused.guard",
     "check separation packing task ends limits fitting",

@@ -52,7 +52,7 @@ def plain(X, y, family, options=None, weights=None, offset=None):
     """The plain pass alone."""
     weights = np.ones(X.shape[-2]) if weights is None else weights
     data = Data(jnp.asarray(X), jnp.asarray(y), jnp.asarray(weights), offset, None, typed(family, np.float64))
-    return jax.jit(lambda data: solve_plain_batch(len(y), options or IRLS(), 4, data, None))(data)
+    return jax.jit(lambda data: solve_plain_batch(len(y), options or IRLS(), 4, data, None, 0))(data)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

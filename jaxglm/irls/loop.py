@@ -17,16 +17,15 @@ is zero on all other rows, then the likelihood rises along d for ever and no fin
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from jaxglm.family import Family
+from jaxglm.irls.carry import packed, unpacked
 from jaxglm.irls.normal import Algebra
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import Problem
@@ -55,6 +54,7 @@ class State:
     indefinite.
     """
 
+    status: Array
     coefficients: Array
     step: Array
     objective: Array
@@ -63,7 +63,6 @@ class State:
     floor_length: Array
     halvings: Array
     n_iterations: Array
-    status: Array
     keep: Array
     doubtful: Array
     cautious: Array
@@ -75,7 +74,7 @@ class Trial:
     """What one look at the rows says of a trial point: `objective`; `valid`; the next `increment` with its `decrement`
     and `floor_length`; whether the factorization is `doubtful`; and of the step that led here, whether it is too long to
     stop at, or the rows have no information left (`moving`), and whether it proves separation (`separates`); the two are
-    None in a plain problem."""
+    None where the problem is not watched."""
 
     objective: Array
     valid: Array
@@ -91,7 +90,7 @@ class Trial:
 @dataclass(frozen=True)
 class Seen:
     """What the rows say at a trial point: what the algebra collects, the loss, what the offset adds to the square of the
-    length of eta, and what is `Watched`, None in a plain problem."""
+    length of eta, and what is `Watched`, None where the problem is not watched."""
 
     collected: Any
     loss: Array
@@ -109,12 +108,12 @@ def look(problem: Problem, algebra: Algebra, options: IRLS, state: State) -> See
         eta = part.eta(coefficients)
         row = working(family, part, eta, floor)
         sums = (jnp.sum(row.loss), _offset_square(part, row))
-        peaks = None if problem.plain else watched(family, part, eta, part.design.dot(state.step), row)
-        return row.weights, row.scores[:, None], Totals(sums, peaks)
+        peaks = watched(family, part, eta, part.design.dot(state.step), row) if problem.watched else None
+        return row.weights, row.scores[None, :], Totals(sums, peaks)
 
     collected, totals = algebra.gather(problem.rows, at)
-    loss, offset_square = totals.sums
-    return Seen(collected, loss, offset_square, totals.peaks)
+    loss, square = totals.sums
+    return Seen(collected, loss, square, totals.peaks)
 
 
 def evaluate(problem: Problem, algebra: Algebra, state: State, seen: Seen) -> Trial:
@@ -138,6 +137,7 @@ def evaluate(problem: Problem, algebra: Algebra, state: State, seen: Seen) -> Tr
 
 
 def _offset_square(rows: Rows, row: Working) -> Array:
+    """What the offset adds to the square of the length of eta."""
     if rows.offset is None:
         return jnp.zeros((), rows.y.dtype)
     return jnp.sum(jnp.abs(row.weights) * rows.offset**2)
@@ -221,8 +221,8 @@ def initial(problem: Problem, algebra: Algebra, tolerance: float) -> State:
         offset = jnp.zeros_like(part.y) if part.offset is None else part.offset
         eta = start_eta(family, part, problem.mean_response)
         row, at_zero = working(family, part, eta), working(family, part, offset)
-        wanted = jnp.stack([row.scores + row.weights * (eta - offset), row.weights * (level - offset)], axis=1)
-        wanted = jnp.where(part.present[:, None], wanted, 0.0)
+        wanted = jnp.stack([row.scores + row.weights * (eta - offset), row.weights * (level - offset)])
+        wanted = jnp.where(part.present, wanted, 0.0)
         return row.weights, wanted, Totals((jnp.sum(2.0 * row.loss - row.deviance), jnp.sum(at_zero.loss)))
 
     collected, totals = algebra.gather(rows, look)
@@ -340,26 +340,10 @@ def optimise(problem: Problem, algebra: Algebra, options: IRLS, wanted: Array | 
     if wanted is not None:
         state = replace(state, status=jnp.where(wanted, state.status, Status.STEP_FAILED))
 
-    def one_pass(packed: Array) -> Array:
-        current = _unpacked(packed, state)
+    def one_pass(carried: Array) -> Array:
+        current = unpacked(carried, state)
         seen = look(problem, algebra, options, current)
-        return _packed(advance(problem, algebra, options, current, seen))
+        return packed(advance(problem, algebra, options, current, seen), problem.dtype)
 
-    # One array is carried, not a dozen: each costs a choice between old and new for the fits that have ended.
-    final = jax.lax.while_loop(lambda packed: packed[0] == RUNNING, one_pass, _packed(state))
-    return _unpacked(final, state)
-
-
-def _packed(state: State) -> Array:
-    """A state as one vector of numbers, the status first."""
-    numbers = [jnp.ravel(leaf).astype(state.step.dtype) for leaf in jax.tree.leaves(state)]
-    return jnp.concatenate([jnp.ravel(state.status).astype(state.step.dtype), *numbers])
-
-
-def _unpacked(packed: Array, like: State) -> State:
-    """The state in a vector, with the shapes and types of another."""
-    leaves = jax.tree.leaves(like)
-    ends = np.cumsum([1, *(leaf.size for leaf in leaves)])
-    pieces = [packed[begin:end] for begin, end in itertools.pairwise(ends)]
-    shaped = [piece.reshape(leaf.shape).astype(leaf.dtype) for piece, leaf in zip(pieces, leaves, strict=True)]
-    return jax.tree.unflatten(jax.tree.structure(like), shaped)
+    final = jax.lax.while_loop(lambda carried: carried[0] == RUNNING, one_pass, packed(state, problem.dtype))
+    return unpacked(final, state)

@@ -18,14 +18,17 @@ from jax import Array
 
 from jaxglm.family import Family
 from jaxglm.irls.options import IRLS
+from jaxglm.irls.plain import solve_plain
 from jaxglm.irls.problem import Given, typed
 from jaxglm.irls.solution import Solution, reported
 from jaxglm.irls.solve import Data, differentiate, solve_problem
+from jaxglm.irls.threads import cores, in_threads
 from jaxglm.links import ArrayLike
 from jaxglm.penalty import Ridge
 
 CACHE = 2**15  # numbers of own data in a block on a CPU, a quarter of a megabyte in float64
 MEMORY = 2**27  # the same on a GPU, where a block has to keep thousands of lanes busy
+WINDOWS = 8  # into which each core's share of the fits is cut
 FEW_LANES = 8  # fits in a block of those that are not plain
 PRODUCTS = 2**25  # a shared design stores the products of its column pairs while they are not more numbers than this
 
@@ -62,8 +65,28 @@ def solve_many(
     if strength is not None and strength.ndim < 2:
         strength = jnp.broadcast_to(strength, shape[-1:])
     data = Data(given.X, given.y, given.weights, given.offset, strength, typed(family, dtype), shared=shares(shape))
+    start = None if start is None else jnp.asarray(start, dtype)
     lanes = lanes_of(shape, g, jax.default_backend())
-    return solve_batch(g, options, lanes, data, None if start is None else jnp.asarray(start, dtype))
+    if g == 0 or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((data, start))):
+        return solve_batch(g, options, lanes, data, start, 0)
+    return _solve_in_windows(g, options, lanes, data, start)
+
+
+def _solve_in_windows(g: int, options: IRLS, lanes: int, data: Data, start: Array | None) -> Solution:
+    """Solve g fits whose data are at hand, in threads, each of which takes one window of fits after the other."""
+    windows = min(WINDOWS * cores(), g // (2 * lanes)) if cores() > 1 and jax.default_backend() == "cpu" else 1
+    size = -(-g // max(1, windows))
+    firsts = list(range(0, g, size))
+
+    def window(first: int) -> Solution:
+        return _solve_window(size, options, lanes, data, start, min(first, g - size))
+
+    found = list(in_threads(window, firsts))
+    if len(found) == 1:
+        return found[0]
+    # The last window begins earlier rather than being shorter.
+    found[-1] = jax.tree.map(lambda leaf: leaf[firsts[-1] - (g - size) :], found[-1])
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
 
 
 def shares(shape: tuple[int, ...]) -> bool:
@@ -92,16 +115,17 @@ def number_of_fits(design: tuple[int, ...], rows: dict[str, tuple[int, ...]]) ->
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def solve_batch(g: int, options: IRLS, lanes: int, data: Data, start: Array | None) -> Solution:
-    """Solve g fits, `lanes` in a block, whose `data` have a leading axis wherever they have one more than one fit's.
+def solve_batch(g: int, options: IRLS, lanes: int, data: Data, start: Array | None, first: Any) -> Solution:
+    """Solve g fits from the `first` on, `lanes` in a block; `data` have a leading axis wherever they have one more than one
+    fit's.
 
     All go through a plain pass; the fits that it leaves undecided are gathered and solved again with all precautions, so
     that a few of them do not hold up the blocks of the many. With an `options.factorization` of one's own there is no
     plain pass.
     """
     if options.factorization != "auto":
-        return reported(_in_blocks(g, lanes, data, start, lambda d, s: solve_problem(d.problem(s), options)))
-    found = solve_plain_batch(g, options, lanes, data, start)
+        return reported(_in_blocks(g, lanes, data, start, first, lambda d, s: solve_problem(d.problem(s), options)))
+    found = solve_plain_batch(g, options, lanes, data, start, first)
     if g == 0:
         return found
     axes, start_axis = axes_of(data), _axis(start, 1)
@@ -111,7 +135,7 @@ def solve_batch(g: int, options: IRLS, lanes: int, data: Data, start: Array | No
     def again(k: Array, found: Solution) -> Solution:
         place = k * few + jnp.arange(few, dtype=jnp.int32)
         index = waiting[jnp.minimum(place, g - 1)]
-        part, begin = _picked(data, axes, index), _picked(start, start_axis, index)
+        part, begin = _picked(data, axes, first + index), _picked(start, start_axis, first + index)
         solved = jax.vmap(lambda d, s: solve_problem(d.problem(s), options), in_axes=(axes, start_axis))(part, begin)
         put = jnp.where((place < g) & found.undecided[index], index, g)
         return jax.tree.map(lambda old, new: old.at[put].set(new, mode="drop"), found, solved)
@@ -122,26 +146,29 @@ def solve_batch(g: int, options: IRLS, lanes: int, data: Data, start: Array | No
 
 @solve_batch.defjvp
 def _solve_batch_jvp(g: int, options: IRLS, lanes: int, primals: Any, tangents: Any) -> tuple[Solution, Solution]:
-    (data, start), (data_dot, _) = primals, tangents
-    solution = solve_batch(g, options, lanes, data, start)
+    (data, start, first), (data_dot, _, _) = primals, tangents
+    solution = solve_batch(g, options, lanes, data, start, first)
     axes = axes_of(data)
 
     def one(k: Array) -> Solution:
         part = jax.tree.map(lambda leaf: leaf[k], solution)
-        return differentiate(options, _picked(data, axes, k), _picked(data_dot, axes, k), part)
+        return differentiate(options, _picked(data, axes, first + k), _picked(data_dot, axes, first + k), part)
 
     return solution, jax.lax.map(one, jnp.arange(g), batch_size=lanes)
 
 
-def solve_plain_batch(g: int, options: IRLS, lanes: int, data: Data, start: Array | None) -> Solution:
+_solve_window = partial(jax.jit, static_argnums=(0, 1, 2))(solve_batch)
+
+
+def solve_plain_batch(g: int, options: IRLS, lanes: int, data: Data, start: Array | None, first: Any) -> Solution:
     """The plain pass over g fits: what is not plain is `undecided`."""
-    return _in_blocks(g, lanes, data, start, lambda d, s: solve_problem(d.problem(s, plain=True), options))
+    return _in_blocks(g, lanes, data, start, first, lambda d, s: solve_plain(d.problem(s, plain=True), options))
 
 
 def _in_blocks(
-    g: int, lanes: int, data: Data, start: Array | None, solve: Callable[[Data, Array | None], Solution]
+    g: int, lanes: int, data: Data, start: Array | None, first: Any, solve: Callable[[Data, Array | None], Solution]
 ) -> Solution:
-    """Solve g fits by `solve`, which solves one."""
+    """Solve g fits from the `first` on by `solve`, which solves one."""
     axes, start_axis = axes_of(data), _axis(start, 1)
     if g == 0:
         shapes = jax.eval_shape(lambda: solve(_shape_of_one(data, axes), _shape_of_one(start, start_axis)))
@@ -150,11 +177,11 @@ def _in_blocks(
     # The last block begins earlier rather than being shorter; what it does again is left out below.
     firsts = np.minimum(np.arange(blocks) * lanes, g - lanes)
 
-    def block(first: Array) -> Solution:
-        part, begin = _slice(data, axes, first, lanes), _slice(start, start_axis, first, lanes)
+    def block(begins: Array) -> Solution:
+        part, begin = _slice(data, axes, begins, lanes), _slice(start, start_axis, begins, lanes)
         return jax.vmap(solve, in_axes=(axes, start_axis))(part, begin)
 
-    found = jax.lax.map(block, jnp.asarray(firsts))
+    found = jax.lax.map(block, first + jnp.asarray(firsts))
     place = np.arange(g) + (lanes * blocks - g) * (np.arange(g) >= lanes * (blocks - 1))
     return jax.tree.map(lambda leaf: leaf.reshape(blocks * lanes, *leaf.shape[2:])[place], found)
 

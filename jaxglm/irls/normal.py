@@ -36,7 +36,7 @@ class Solved:
 class Algebra:
     """One way of solving.
 
-    collect(design, weights, scores): from working weights (n,) and right-hand sides as scores (n, k); merge: adds up.
+    collect(design, weights, scores): from working weights (n,) and right-hand sides as scores (k, n); merge: adds up.
     solve(collected, penalty, pull, keep, tolerance): with penalty (p,) on the diagonal, pull (p, k) added to the
     right-hand sides, and only the columns to `keep` (p,); `tolerance` says which further columns are dependent.
     normal(collected, p): X'WX and X's, without penalty.
@@ -105,8 +105,8 @@ def _solve_small(gram: _Gram, penalty: Array | None, pull: Array | None, keep: A
 
 def _collect_triangle(design: Design, weights: Array, scores: Array) -> Array:
     root = jnp.sqrt(weights)
-    responses = scores * jnp.where(weights > 0, 1.0 / jnp.where(weights > 0, root, 1.0), 0.0)[:, None]
-    rows = jnp.concatenate([design.matrix() * root[:, None], responses], axis=1)
+    responses = scores * jnp.where(weights > 0, 1.0 / jnp.where(weights > 0, root, 1.0), 0.0)
+    rows = jnp.concatenate([design.matrix() * root[:, None], responses.T], axis=1)
     k = rows.shape[1]
     return stack(jnp.zeros((k, k), rows.dtype), rows)
 

@@ -20,8 +20,9 @@ class Problem:
 
     penalty, start: (p,), on the scaled coefficients, or None; n_obs: rows of nonzero weight; total_weight: the sum of the
     positive ones;
-    mean_response: their weighted mean of y; sound: whether every row is finite and valid; reach: (p,), the largest
-    absolute value of each column, None in a `plain` problem.
+    mean_response: their weighted mean of y; sound: whether every row is finite and valid; bare: whether all rows are
+    (`Family.bare`); reach: (p,), the largest
+    absolute value of each column, None where nobody watches for separation.
     """
 
     rows: Rows
@@ -33,12 +34,13 @@ class Problem:
     total_weight: Array
     mean_response: Array
     sound: Array
+    bare: Array
     reach: Array | None
 
     @property
-    def plain(self) -> bool:
-        """Whether the iteration takes no precautions: it does not watch for separation, and what it meets is undecided."""
-        return self.reach is None
+    def watched(self) -> bool:
+        """Whether the iteration watches for separation."""
+        return self.reach is not None
 
     @property
     def dtype(self) -> Any:
@@ -46,7 +48,7 @@ class Problem:
         return self.scale.dtype
 
     def extent_of(self, step: Array) -> Array:
-        """How far each component of a step (p,) moves any eta; not in a plain problem."""
+        """How far each component of a step (p,) moves any eta, in a problem that is watched."""
         assert self.reach is not None
         return self.reach * jnp.abs(step)
 
@@ -94,19 +96,22 @@ class Given:
 
 
 def pose(
-    rows: Rows, family: Family, scale: Array, penalty: Array | None = None, start: Array | None = None, plain: bool = False
+    rows: Rows, family: Family, scale: Array, penalty: Array | None = None, start: Array | None = None, watched: bool = True
 ) -> Problem:
     """The problem of fitting prepared `rows`, whose design's columns have been divided by `scale`; penalty and start
-    (p,) are in the user's terms; plain: see `Problem`."""
+    (p,) are in the user's terms; watched: see `Problem`."""
 
     def count(part: Rows) -> Totals:
         weights = jnp.where(part.present, part.weights, 0.0)
         sums = (jnp.sum(part.weights != 0, dtype=jnp.int32), jnp.sum(weights), jnp.sum(weights * part.y))
-        reach = None if plain else jnp.max(jnp.abs(part.design.matrix()), axis=0).astype(scale.dtype)
-        return Totals((*sums, jnp.sum(part.weights < 0, dtype=jnp.int32)), reach)
+        reach = jnp.max(jnp.abs(part.design.matrix()), axis=0).astype(scale.dtype) if watched else None
+        unsound, more = part.weights < 0, jnp.ones((), jnp.int32)
+        if family.bare is not None:
+            more = jnp.sum(part.present & ~family.bare(part.y, part.weights), dtype=jnp.int32)
+        return Totals((*sums, jnp.sum(unsound, dtype=jnp.int32), more), reach)
 
     totals = fold(rows, count)
-    n_obs, total_weight, total_response, unsound = totals.sums
+    n_obs, total_weight, total_response, unsound, more = totals.sums
     return Problem(
         rows=rows,
         family=family,
@@ -117,5 +122,6 @@ def pose(
         total_weight=total_weight,
         mean_response=total_response / jnp.where(total_weight > 0, total_weight, 1.0),
         sound=unsound == 0,
+        bare=more == 0,
         reach=totals.peaks,
     )

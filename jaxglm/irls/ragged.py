@@ -18,6 +18,7 @@ from jax import Array
 from jaxglm.designs import Dense
 from jaxglm.family import Family
 from jaxglm.irls.options import IRLS
+from jaxglm.irls.plain import solve_plain
 from jaxglm.irls.problem import pose
 from jaxglm.irls.solution import Solution
 from jaxglm.irls.solve import solve_problem
@@ -63,7 +64,8 @@ def solve_tiles(options: IRLS, plain: bool, tiles: Tiles, lanes: Lanes) -> Solut
 
     def fit(rows: Rows, chunks: Chunks, lane: Lanes, scale: Array) -> Solution:
         part = Rows(rows.design, rows.y, rows.weights, rows.offset, chunks)
-        return solve_problem(pose(part, lane.family, scale, lane.penalty, lane.start, plain), options)
+        problem = pose(part, lane.family, scale, lane.penalty, lane.start, watched=not plain)
+        return solve_plain(problem, options) if plain else solve_problem(problem, options)
 
     @jax.jit  # so that asking for shapes and doing the work are traced once
     def block(index: Array) -> Solution:

@@ -16,15 +16,15 @@ from jax import Array
 
 from jaxglm.designs import HIGHEST, Constant
 from jaxglm.irls.loop import State, optimise
-from jaxglm.irls.normal import NORMAL, Algebra
+from jaxglm.irls.normal import NORMAL, Algebra, Solved
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import Problem
+from jaxglm.irls.seldom import seldom
 from jaxglm.irls.working import where_present, working
 from jaxglm.links import Mean
 from jaxglm.rows import Rows, Totals, fold
 from jaxglm.status import Status
 
-STILL = 1e-3  # what a last increment may change all etas by; towards infinity no link makes it less in float64
 NULL_TOLERANCE = 1e-7  # of the null model, in standard errors of its intercept
 SPANS = 64.0  # in square roots of the rounding unit: what a regression of 1 on columns that span it may leave
 
@@ -67,7 +67,13 @@ class Solution:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Statistics:
-    """What the rows say at given coefficients: everything about a fit that can be differentiated."""
+    """What the rows say at given coefficients: everything about a fit that can be differentiated, and what tells whether
+    it is at its optimum.
+
+    solved: the factored information, with the regression of 1 on the columns and the step that the score still asks for;
+    stir: the sum over rows of the square of what that step changes eta by; valid: whether all rows have valid means;
+    chi_square: Pearson's statistic.
+    """
 
     covariance: Array
     deviance: Array
@@ -75,6 +81,10 @@ class Statistics:
     log_likelihood: Array
     dispersion: Array
     spans_constant: Array
+    solved: Solved
+    stir: Array
+    valid: Array
+    chi_square: Array
 
 
 def statistics(problem: Problem, algebra: Algebra, coefficients: Array, keep: Array, null: Array | None) -> Statistics:
@@ -84,14 +94,19 @@ def statistics(problem: Problem, algebra: Algebra, coefficients: Array, keep: Ar
     def look(part: Rows) -> tuple[Array, Array, Totals]:
         eta = part.eta(coefficients)
         row = working(family, part, eta)
-        # w (y - mu)^2 / V(mu), in a form that does not divide 0 by 0 where mu has reached the end of its range.
-        chi_square = jnp.where(row.weights > 0, row.scores**2 / jnp.where(row.weights > 0, row.weights, 1.0), 0.0)
-        sums = (jnp.sum(row.deviance), jnp.sum(chi_square))
-        return row.weights, row.weights[:, None], Totals(sums)
+        simple = (2.0 * jnp.sum(row.loss), 2.0 * jnp.sum(_null_working(problem, part, null).loss))
+
+        def exact() -> tuple[Array, Array]:
+            below = _null_working(problem, part, null)
+            return jnp.sum(working(family, part, eta).deviance), jnp.sum(below.deviance)
+
+        deviances = seldom(~problem.bare, exact, simple)
+        sums = (*deviances, jnp.sum(row.chi_square), jnp.sum(~row.valid, dtype=jnp.int32))
+        return row.weights, jnp.stack([row.weights, row.scores]), Totals(sums)
 
     collected, totals = algebra.gather(rows, look)
-    deviance, chi_square = totals.sums
-    solved = algebra.solve(collected, problem.penalty, None, keep)
+    deviance, null_deviance, chi_square, invalid = totals.sums
+    solved = algebra.solve(collected, problem.penalty, problem.pull(None, coefficients), keep)
     degrees = problem.n_obs - jnp.sum(~solved.factor.aliased, dtype=jnp.int32)
     dispersion = jnp.where(degrees > 0, chi_square / degrees.astype(problem.dtype), jnp.nan)
     if family.dispersion is not None:
@@ -99,17 +114,21 @@ def statistics(problem: Problem, algebra: Algebra, coefficients: Array, keep: Ar
     ones = solved.increments[:, 0]
     if problem.penalty is not None:
         ones = _regressed(*algebra.normal(collected, problem.scale.shape[0]))
-    spans = _spans_constant(problem, ones)
-    log_likelihood, null_deviance = _likelihoods(problem, coefficients, deviance, spans, null)
+    left, stir = _looked_along(problem, ones, solved.increments[:, 1])
+    spans = (left <= SPANS**2 * jnp.finfo(problem.dtype).eps) & (problem.n_obs > 0)
     covariance = solved.factor.inverse() * dispersion
     aliased = solved.factor.aliased
     return Statistics(
         covariance=jnp.where(aliased[:, None] | aliased, jnp.nan, covariance),
         deviance=deviance,
-        null_deviance=null_deviance,
-        log_likelihood=log_likelihood,
+        null_deviance=seldom(~spans, lambda: _deviance_of_nothing(problem), null_deviance),
+        log_likelihood=seldom(~problem.bare, lambda: _log_likelihood(problem, coefficients, deviance), -0.5 * deviance),
         dispersion=dispersion,
         spans_constant=spans,
+        solved=solved,
+        stir=stir,
+        valid=invalid == 0,
+        chi_square=chi_square,
     )
 
 
@@ -123,20 +142,20 @@ def _regressed(information: Array, scores: Array) -> Array:
     return scale * jnp.matmul(vectors, inside, precision=HIGHEST)
 
 
-def _spans_constant(problem: Problem, ones: Array) -> Array:
-    """Whether the columns span a constant: whether the regression of 1 on them, `ones` (p,), leaves nothing in any row."""
+def _looked_along(problem: Problem, ones: Array, step: Array) -> tuple[Array, Array]:
+    """The sums of squares, over rows, of what the regression of 1 on the columns leaves, which is nothing if they span a
+    constant, and of what a step changes eta by."""
 
     def look(part: Rows) -> Totals:
-        return Totals(jnp.sum(jnp.where(part.present, (part.design.dot(ones) - 1.0) ** 2, 0.0)))
+        def total(values: Array) -> Array:
+            return jnp.sum(jnp.where(part.present, values**2, 0.0))
 
-    left = fold(problem.rows, look).sums
-    return (left <= SPANS**2 * jnp.finfo(problem.dtype).eps) & (problem.n_obs > 0)
+        return Totals((total(part.design.dot(ones) - 1.0), total(part.design.dot(step))))
+
+    return fold(problem.rows, look).sums
 
 
-def _likelihoods(
-    problem: Problem, coefficients: Array, deviance: Array, spans: Array, null: Array | None
-) -> tuple[Array, Array]:
-    """The log-likelihood, and the deviance of the null model."""
+def _log_likelihood(problem: Problem, coefficients: Array, deviance: Array) -> Array:
     family, dtype = problem.family, problem.dtype
     if family.dispersion is not None:
         scale = jnp.asarray(family.dispersion, dtype)
@@ -144,25 +163,49 @@ def _likelihoods(
         scale = deviance / (problem.n_obs.astype(dtype) if family.likelihood_rows == "rows" else problem.total_weight)
 
     def look(part: Rows) -> Totals:
-        present = part.present
-        weights = jnp.where(present, part.weights, 1.0)
+        weights = jnp.where(part.present, part.weights, 1.0)
         mean = family.link.mean(where_present(family, part, part.eta(coefficients)))
-        likelihood = jnp.where(present, family.log_likelihood_at(part.y, mean, weights, scale), 0.0)
-        gaps = family.unit_deviance_at(part.y, _null_mean(problem, part, spans, null))
-        return Totals((jnp.sum(likelihood), jnp.sum(jnp.where(present, weights * gaps, 0.0))))
+        likelihood = family.log_likelihood_at(part.y, mean, weights, scale)
+        return Totals(jnp.sum(jnp.where(part.present, likelihood, 0.0)))
 
     return fold(problem.rows, look).sums
 
 
-def _null_mean(problem: Problem, rows: Rows, spans: Array, null: Array | None) -> Mean:
-    """The mean of each row under the null model."""
-    family = problem.family
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Below:
+    """What the rows have under the null model: see `Working`."""
+
+    loss: Array
+    deviance: Array
+
+
+def _null_working(problem: Problem, rows: Rows, null: Array | None) -> _Below:
+    """Under the null model with an intercept: the mean response, or, with an offset, the intercept `null`."""
     if rows.offset is None:
-        without = family.link.mean(jnp.zeros((), problem.dtype))
-        constant = Mean.at(problem.mean_response)
-        return jax.tree.map(lambda a, b: jnp.where(spans, a, b), constant, without)
-    eta = rows.offset + jnp.where(spans, jnp.zeros((), problem.dtype) if null is None else null, 0.0)
-    return family.link.mean(where_present(family, rows, eta))
+        return _at_mean(problem, rows, Mean.at(problem.mean_response))
+    eta = where_present(problem.family, rows, rows.offset if null is None else rows.offset + null)
+    return _at_mean(problem, rows, problem.family.link.mean(eta))
+
+
+def _at_mean(problem: Problem, rows: Rows, mean: Mean) -> _Below:
+    family, prior = problem.family, jnp.maximum(rows.weights, 0.0)
+
+    def total(unit: Array) -> Array:
+        return jnp.where(rows.present, prior * unit, 0.0)
+
+    return _Below(total(family.loss_at(rows.y, mean)), total(family.unit_deviance_at(rows.y, mean)))
+
+
+def _deviance_of_nothing(problem: Problem) -> Array:
+    """The deviance of the null model without an intercept, the offset alone."""
+    family = problem.family
+
+    def look(part: Rows) -> Totals:
+        eta = jnp.zeros_like(part.y) if part.offset is None else where_present(family, part, part.offset)
+        return Totals(jnp.sum(_at_mean(problem, part, family.link.mean(eta)).deviance))
+
+    return fold(problem.rows, look).sums
 
 
 def null_intercept(problem: Problem, options: IRLS) -> Array | None:
@@ -210,11 +253,8 @@ def conclude(problem: Problem, algebra: Algebra, options: IRLS, state: State) ->
     keep = state.keep
     found = statistics(problem, algebra, state.coefficients, keep, null_intercept(problem, options))
     separated = state.status == Status.SEPARATED
-    if problem.plain:
-        diverging, undecided = jnp.zeros_like(keep), ~is_decided(problem, state)
-    else:
-        size = problem.extent_of(state.step)
-        diverging, undecided = separated & (size > 1e-6 * jnp.max(size)), state.doubtful
+    size = problem.extent_of(state.step)
+    diverging = separated & (size > 1e-6 * jnp.max(size))
     covariance = found.covariance / problem.scale[:, None] / problem.scale
     return Solution(
         coefficients=jnp.where(keep, state.coefficients / problem.scale, jnp.nan),
@@ -231,22 +271,8 @@ def conclude(problem: Problem, algebra: Algebra, options: IRLS, state: State) ->
         infinite=jnp.where(diverging, jnp.sign(state.step), 0.0).astype(jnp.int32),
         aliased=~keep,
         direction=jnp.where(separated, state.step / problem.scale, 0.0),
-        undecided=undecided,
+        undecided=state.doubtful,
     )
-
-
-def is_decided(problem: Problem, state: State) -> Array:
-    """Whether a plain problem's final state is an answer: it converged, and its last increment moves no eta, as one towards
-    infinity always does; or there is nothing to fit."""
-    no_fit = (state.status == Status.NO_DATA) | (state.status == Status.INVALID_DATA)
-    if not problem.family.can_separate:
-        return (state.status == Status.CONVERGED) | no_fit
-
-    def look(part: Rows) -> Totals:
-        return Totals(jnp.sum(jnp.where(part.present, part.design.dot(state.step) ** 2, 0.0)))
-
-    still = fold(problem.rows, look).sums <= STILL**2
-    return ((state.status == Status.CONVERGED) & still) | no_fit
 
 
 def is_lost(status: Any) -> Any:

@@ -20,16 +20,15 @@ from jax import Array
 from jaxglm.designs import Appended, Dense, Shared, Twice, standardize
 from jaxglm.family import Family
 from jaxglm.irls.loop import optimise, start_eta
-from jaxglm.irls.normal import NORMAL, ORTHOGONAL, PLAIN
+from jaxglm.irls.normal import NORMAL, ORTHOGONAL
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import Given, Problem, pose, typed
+from jaxglm.irls.seldom import anywhere
 from jaxglm.irls.solution import Solution, Statistics, conclude, null_intercept, reported, statistics
 from jaxglm.irls.working import where_present, working
 from jaxglm.links import STATIC, ArrayLike
 from jaxglm.penalty import Ridge
 from jaxglm.rows import Rows
-
-FEW_ITERATIONS, FEW_HALVINGS = 12, 3  # what most fits can do with; a block waits for its slowest
 
 
 @jax.tree_util.register_dataclass
@@ -50,24 +49,30 @@ class Data:
     shared: bool = field(default=False, metadata=STATIC)
 
     def problem(self, start: Array | None = None, plain: bool = False) -> Problem:
-        """The problem that these data pose. plain: X is taken as it is, without scaling and without a look for values
-        that are not finite, and the iteration takes no precautions."""
-        columns, scale, broken = _as_it_is(self.X.T) if plain else standardize(self.X.T)
+        """The problem that these data pose. plain: for `irls.plain`; X is taken as it is, without scaling and without a look
+        for values that are not finite, and nobody watches for separation."""
+        if plain:
+            return self._plain_problem(start)
+        columns, scale, broken = standardize(self.X.T)
         design: Any = Shared.of(columns) if self.shared else Dense(columns)
-        if plain and not self.shared:
-            design = Twice.of(self.X)
         if self.own is not None:
-            last = self.own[None, :]
-            own, own_scale, own_broken = _as_it_is(last) if plain else standardize(last)
+            own, own_scale, own_broken = standardize(self.own[None, :])
             design, scale = Appended(design, own[0]), jnp.concatenate([scale, own_scale])
             broken |= own_broken
         rows = Rows(design, self.y, self.weights, self.offset).prepared(self.family, broken)
-        return pose(rows, self.family, scale, self.penalty, start, plain)
+        return pose(rows, self.family, scale, self.penalty, start)
 
-
-def _as_it_is(columns: Array) -> tuple[Array, Array, Array]:
-    """What `standardize` returns for columns that need nothing."""
-    return columns, jnp.ones(columns.shape[0], columns.dtype), jnp.zeros(columns.shape[-1], bool)
+    def _plain_problem(self, start: Array | None) -> Problem:
+        design: Any = Shared.of(self.X.T) if self.shared else Twice.of(self.X)
+        if self.own is not None:
+            design = Appended(design, self.own)
+        rows = Rows(design, self.y, self.weights, self.offset)
+        unusable = jnp.any(~rows.usable(self.family))
+        broken = jnp.zeros(self.y.shape[-1:], bool)
+        # Also a way to have rows made once: what comes out of a branch XLA does not make again for every use.
+        rows = jax.lax.cond(anywhere(unusable), lambda: rows.prepared(self.family, broken), lambda: rows)
+        p = self.X.shape[1] + (self.own is not None)
+        return pose(rows, self.family, jnp.ones(p, self.X.dtype), self.penalty, start, watched=False)
 
 
 def gather_data(
@@ -136,14 +141,7 @@ def _solve(options: IRLS, data: Data, start: Array | None) -> Solution:
 
 
 def solve_problem(problem: Problem, options: IRLS) -> Solution:
-    """Solve a posed problem as `options.factorization` says; all that is known of it, not yet `reported`.
-
-    A plain problem is solved if a few passes of normal equations do, and otherwise left `undecided`.
-    """
-    if problem.plain:
-        few = min(options.max_iterations, FEW_ITERATIONS), min(options.max_halvings, FEW_HALVINGS)
-        quick = replace(options, max_iterations=few[0], max_halvings=few[1])
-        return conclude(problem, PLAIN, options, optimise(problem, PLAIN, quick))
+    """Solve a posed problem as `options.factorization` says; all that is known of it, not yet `reported`."""
     if options.factorization == "orthogonal":
         return conclude(problem, ORTHOGONAL, options, optimise(problem, ORTHOGONAL, options))
     fast = conclude(problem, NORMAL, options, optimise(problem, NORMAL, options))
@@ -197,7 +195,7 @@ def _score(data: Data, coefficients: Array) -> Array:
     problem = data.problem()
     rows = problem.rows
     row = working(data.family, rows, rows.eta(coefficients * problem.scale))
-    score = rows.design.transposed_dot(row.scores[:, None])[:, 0] * problem.scale
+    score = rows.design.transposed_dot(row.scores[None, :])[:, 0] * problem.scale
     return score if data.penalty is None else score - data.penalty * coefficients
 
 
@@ -266,7 +264,7 @@ def step(
     mean = family.link.mean(where_present(family, rows, eta))
     # From coefficients the increment solves for the score; from start values of mu, for the working response itself.
     target = row.scores if coefficients is not None else row.scores + row.weights * (eta - known)
-    collected = NORMAL.collect(rows.design, row.weights, target[:, None])
+    collected = NORMAL.collect(rows.design, row.weights, target[None, :])
     keep = jnp.ones(problem.scale.shape, bool)
     solved = NORMAL.solve(collected, problem.penalty, problem.pull(base), keep)
     information, score = NORMAL.normal(collected, len(keep))

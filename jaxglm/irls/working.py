@@ -32,13 +32,16 @@ class Working:
 
     weights: the working weights; scores: minus half the derivative of the deviance by eta; loss: half the rows' part of
     the deviance, up to what depends on y alone, infinite where eta or mu are outside of their domains; deviance: the
-    rows' part of it, to full accuracy.
+    rows' part of it, to full accuracy; chi_square: their part of Pearson's statistic; valid: whether eta and mu are inside
+    of their domains.
     """
 
     weights: Array
     scores: Array
     loss: Array
     deviance: Array
+    chi_square: Array
+    valid: Array
 
 
 def working(family: Family, rows: Rows, eta: Array, floor: Array | None = None) -> Working:
@@ -47,12 +50,16 @@ def working(family: Family, rows: Rows, eta: Array, floor: Array | None = None) 
     mean = family.link.mean(eta)
     expected = family.weight_at(mean)
     weights = expected if floor is None else _observed(family, rows, eta, expected, floor)
-    prior = jnp.maximum(rows.weights, 0.0)
+    prior, score, valid = jnp.maximum(rows.weights, 0.0), family.score_at(rows.y, mean), family.valid_mean_at(eta, mean.mu)
+    # (y - mu)^2 / V(mu), in a form that does not divide 0 by 0 where mu has reached the end of its range.
+    square = jnp.where(expected > 0, score * (score / jnp.where(expected > 0, expected, 1.0)), 0.0)
     return Working(
         weights=prior * weights,
-        scores=prior * family.score_at(rows.y, mean),
-        loss=jnp.where(family.valid_mean_at(eta, mean.mu), prior * family.loss_at(rows.y, mean), jnp.inf),
+        scores=prior * score,
+        loss=jnp.where(valid, prior * family.loss_at(rows.y, mean), jnp.inf),
         deviance=prior * family.unit_deviance_at(rows.y, mean),
+        chi_square=prior * square,
+        valid=valid,
     )
 
 

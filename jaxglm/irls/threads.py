@@ -1,0 +1,45 @@
+"""All cores of a CPU, by host threads that each dispatch to the one CPU device.
+
+XLA spreads a single operation over cores, which for the small operations of IRLS costs more than it gains. Threads that each
+run a program of their own use the cores without any configuration.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import jax
+
+T = TypeVar("T")
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_threads(work: Callable[[Any], T], items: list[Any], device: Any = None) -> Iterable[T]:
+    """Work on items, in their order; on a CPU with a thread for each core. What is done is done under the caller's choice
+    of float64 and of a device; other contexts of JAX do not reach the threads."""
+    count = cores()
+    if len(items) < 2 or count < 2 or (device or jax.devices()[0]).platform != "cpu":
+        yield from map(work, items)
+        return
+    wide = jax.dtypes.canonicalize_dtype("float64") == "float64"
+
+    def alike(item: Any) -> T:
+        with jax.enable_x64(wide), jax.default_device(device):
+            return work(item)
+
+    yield alike(items[0])  # alone, so that its program is compiled once and not by every thread
+    items = items[1:]
+    with ThreadPoolExecutor(min(count, len(items))) as pool:
+        ahead = [pool.submit(alike, item) for item in items[: 2 * count]]
+        for index in range(len(items)):
+            yield ahead[index].result()
+            ahead[index] = None  # type: ignore[call-overload]  # let its arrays go
+            if index + 2 * count < len(items):
+                ahead.append(pool.submit(alike, items[index + 2 * count]))
