@@ -39,7 +39,7 @@ from jaxglm.task import Task
 
 SMALL, LARGE = Layout(lanes=64, rows=32), Layout(lanes=1, rows=2048)
 WIDE, TALL = Layout(lanes=1024, rows=32), Layout(lanes=16, rows=2048)  # the same for a GPU
-MANY_ROWS = 1024  # groups with more rows than this go by themselves
+MANY_ROWS = 4096  # groups with more rows than this go by themselves
 CALL = 2**22  # numbers of the fits' own in one call of fits with equally many rows
 CALLS = 8  # into which a job large enough is cut for each core
 
