@@ -7,6 +7,9 @@ matrix itself, by Householder reflections (`stack`), and keeps working where the
 fit into the arithmetic; its left-to-right test for dependent columns is that of R's `dqrdc2`: a column is aliased when
 what is left of it, after the columns before it, is less than `tolerance` of its length.
 
+All are written out, because the library calls behind `jnp.linalg` share a pool of threads that waits for itself when two
+host threads factor large batches at once (jaxlib 0.10.2 on CPUs), which hangs the process.
+
 Sources: Golub and Van Loan, Matrix Computations (2013), sections 4.2, 5.2 and 5.3; Demmel et al., Communication-optimal
 parallel and sequential QR (2012) for `stack`; Giraud et al. (2005) for twice being enough in `orthogonal`.
 """
@@ -25,10 +28,27 @@ from jax import Array
 from jaxglm.designs import HIGHEST
 
 LARGEST = 12  # columns of a system that is solved with its rows written out
+PANEL, PANELS = 16, 8  # rows of a triangular factor that are made together, and how many times at most
 
 
-def _upper_solve(upper: Array, b: Array, transposed: bool = False) -> Array:
-    return jax.lax.linalg.triangular_solve(upper, b, left_side=True, lower=False, transpose_a=transposed)
+def _solve_upper(upper: Array, b: Array) -> Array:
+    """U^-1 b, from the last row up. upper: (p, p); b: (p, k)."""
+    p = len(upper)
+
+    def next_row(step: Array, solved: Array) -> Array:
+        i = p - 1 - step
+        return solved.at[i].set((b[i] - jnp.sum(upper[i][:, None] * solved, axis=0)) / upper[i, i])
+
+    return jax.lax.fori_loop(0, p, next_row, jnp.zeros_like(b))
+
+
+def _solve_transposed(upper: Array, b: Array) -> Array:
+    """U'^-1 b, from the first row down. upper: (p, p); b: (p, k)."""
+
+    def next_row(i: Array, solved: Array) -> Array:
+        return solved.at[i].set((b[i] - jnp.sum(upper[:, i][:, None] * solved, axis=0)) / upper[i, i])
+
+    return jax.lax.fori_loop(0, len(upper), next_row, jnp.zeros_like(b))
 
 
 @jax.tree_util.register_dataclass
@@ -48,11 +68,11 @@ class Factor:
 
     def whiten(self, b: Array) -> Array:
         """U'^-1 scale b: its squared length is b' (X'WX)^-1 b. b: (p, k)."""
-        return _upper_solve(self.upper, b * self._mask(b), transposed=True)
+        return _solve_transposed(self.upper, b * self._mask(b))
 
     def unwhiten(self, b: Array) -> Array:
         """scale U^-1 b. b: (p, k)."""
-        return _upper_solve(self.upper, b) * self._mask(b)
+        return _solve_upper(self.upper, b) * self._mask(b)
 
     def inverse(self) -> Array:
         """(X'WX)^-1 on the independent columns, zero on the aliased ones. Shape (p, p)."""
@@ -69,21 +89,46 @@ def least_pivot(dtype: Any) -> float:
     return 7.0 * float(jnp.finfo(dtype).eps) ** 0.5
 
 
-def cholesky(information: Array) -> Factor:
-    """Factor X'WX (p, p) by Cholesky, after scaling it to a unit diagonal."""
+def cholesky(information: Array, tolerance: float | None = None) -> Factor:
+    """Factor X'WX (p, p) by Cholesky, after scaling it to a unit diagonal. With a tolerance, a column of whose square no
+    more is left, after those before it, counts as aliased, and the matrix may be singular."""
+    p = len(information)
     diagonal = jnp.diagonal(information)
     scale = jax.lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1.0))
-    lower = jax.lax.linalg.cholesky(information * scale[:, None] * scale[None, :], symmetrize_input=False)
-    smallest = jnp.min(jnp.diagonal(lower)) ** 2
-    return Factor(lower.T, scale, jnp.zeros(scale.shape, bool), 1.0 / scale, smallest)
+    scaled = information * scale[:, None] * scale[None, :]
+    upper, pivots = scaled[:0], scaled[0, :0]
+    for first in range(0, p, max(PANEL, -(-p // PANELS))):
+        end = min(first + max(PANEL, -(-p // PANELS)), p)
+        above = upper[:, first:]
+        left = scaled[first:end, first:] - jnp.matmul(above[:, : end - first].T, above, precision=HIGHEST)
+        rows, more = _eliminate_panel(left, tolerance)
+        upper = jnp.concatenate([upper, jnp.pad(rows, ((0, 0), (first, 0)))])
+        pivots = jnp.concatenate([pivots, more])
+    aliased = jnp.zeros(p, bool) if tolerance is None else ~(pivots > tolerance)
+    if tolerance is not None:
+        upper = jnp.where(aliased & ~jnp.eye(p, dtype=bool), 0.0, upper)
+    return Factor(upper, scale, aliased, 1.0 / scale, jnp.min(jnp.where(aliased, 1.0, pivots)))
+
+
+def _eliminate_panel(rows: Array, tolerance: float | None) -> tuple[Array, Array]:
+    """The next rows (b, m) of the triangular factor, of what those before have left of the matrix, and their pivots (b,)."""
+    b, m = rows.shape
+    columns = jnp.arange(m)
+
+    def next_row(j: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        upper, pivots = state
+        row = rows[j] - jnp.sum(upper[:, j][:, None] * upper, axis=0)
+        pivot = row[j]
+        if tolerance is not None:
+            row = jnp.where(pivot > tolerance, row, (columns == j).astype(row.dtype))
+        row = jnp.where(columns >= j, row, 0.0) * jax.lax.rsqrt(row[j])
+        return upper.at[j].set(row), pivots.at[j].set(pivot)
+
+    return jax.lax.fori_loop(0, b, next_row, (jnp.zeros_like(rows), jnp.zeros(b, rows.dtype)))
 
 
 def stack(upper: Array, rows: Array) -> Array:
-    """The triangular factor (k, k) of `upper` (k, k) on top of more `rows` (m, k), by Householder reflections.
-
-    Written out, because the library calls behind `jnp.linalg.qr` share a pool of threads that has been seen to wait for
-    itself when two batches are factored at once (jaxlib 0.10.2 on CPUs), which hangs the process.
-    """
+    """The triangular factor (k, k) of `upper` (k, k) on top of more `rows` (m, k), by Householder reflections."""
     k = upper.shape[0]
     below = jnp.arange(k + rows.shape[0])
 

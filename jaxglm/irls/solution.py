@@ -14,18 +14,20 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxglm.designs import HIGHEST, Constant
+from jaxglm.designs import Constant
 from jaxglm.irls.loop import State, optimise
 from jaxglm.irls.normal import NORMAL, Algebra, Solved
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import Problem
 from jaxglm.irls.seldom import seldom
 from jaxglm.irls.working import where_present, working
+from jaxglm.linalg import cholesky
 from jaxglm.links import Mean
 from jaxglm.rows import Rows, Totals, fold
 from jaxglm.status import Status
 
 NULL_TOLERANCE = 1e-7  # of the null model, in standard errors of its intercept
+DEPENDENT = 1e-10  # what may be left of the square of a column that others span, in the regression of 1 on all columns
 SPANS = 64.0  # in square roots of the rounding unit: what a regression of 1 on columns that span it may leave
 
 
@@ -133,13 +135,9 @@ def statistics(problem: Problem, algebra: Algebra, coefficients: Array, keep: Ar
 
 
 def _regressed(information: Array, scores: Array) -> Array:
-    """(X'WX)^+ X'W1, where X'WX may be singular."""
-    scale = jax.lax.rsqrt(jnp.where(jnp.diagonal(information) > 0, jnp.diagonal(information), 1.0))
-    values, vectors = jnp.linalg.eigh(information * scale[:, None] * scale[None, :])
-    inside = jnp.matmul(vectors.T, scores[:, 0] * scale, precision=HIGHEST)
-    use = values > 1e-10 * values[-1]
-    inside = jnp.where(use, inside / jnp.where(use, values, 1.0), 0.0)
-    return scale * jnp.matmul(vectors, inside, precision=HIGHEST)
+    """(X'WX)^- X'W1, where X'WX may be singular."""
+    factor = cholesky(information, DEPENDENT)
+    return factor.unwhiten(factor.whiten(scores[:, :1]))[:, 0]
 
 
 def _looked_along(problem: Problem, ones: Array, step: Array) -> tuple[Array, Array]:
