@@ -94,11 +94,8 @@ class Twice:
         return jnp.matmul(self.columns * w, self.rows, precision=HIGHEST)
 
     def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
-        p = len(self.columns)
         # XLA computes what it fuses again for every use, here p times, except for what ends in a division.
-        w = w / self.ones
-        both = jnp.matmul(jnp.concatenate([self.columns * w, r]), self.rows, precision=HIGHEST)
-        return both[:p], both[p:].T
+        return self.gram(w / self.ones), self.transposed_dot(r)
 
     def matrix(self) -> Array:
         return self.rows

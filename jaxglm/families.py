@@ -139,7 +139,7 @@ def _mu_power(mean: Mean, exponent: ArrayLike) -> Array:
 # One row of the table of families: the functions of a variance function, shared by likelihood and quasi families.
 _BINOMIAL = {
     "variance": lambda mu: mu * (1.0 - mu),
-    "bare": lambda y, weights: (weights == 1) & ((y == 0) | (y == 1)),
+    "bare": lambda y: (y == 0) | (y == 1),
     "unit_deviance": _binomial_deviance,
     "loss": _binomial_loss,
     "score": _binomial_score,

@@ -36,7 +36,7 @@ class Family:
 
     variance(mu); unit_deviance(y, mean): twice the gap to the saturated log-likelihood, at dispersion 1.
     loss(y, mean): optional, half the unit deviance up to a function of y, where that is cheaper.
-    bare(y, weights): optional, rows whose loss is half the deviance, and minus the log-likelihood, as a single trial's is.
+    bare(y): optional, responses whose loss is half the deviance and minus the log-likelihood, as those of single trials.
     score(y, mean), weight(mean): optional, better forms of (y - mu) dmu/deta / V and (dmu/deta)^2 / V.
     log_likelihood(y, mean, weights, dispersion): optional; without it log-likelihood, AIC and BIC are NaN.
     start(y, weights): optional, a mean to start from that is valid for every valid response; y itself if not given.

@@ -38,8 +38,10 @@ from jaxglm.status import Status
 from jaxglm.task import Task
 
 SMALL, LARGE = Layout(lanes=64, rows=32), Layout(lanes=1, rows=2048)
+FEW = Layout(lanes=8, rows=32)  # of groups that need all precautions
 WIDE, TALL = Layout(lanes=1024, rows=32), Layout(lanes=16, rows=2048)  # the same for a GPU
 MANY_ROWS = 4096  # groups with more rows than this go by themselves
+PORTION = 2**22  # rows of groups that are looked at for separation at a time
 CALL = 2**22  # numbers of the fits' own in one call of fits with equally many rows
 CALLS = 8  # into which a job large enough is cut for each core
 
@@ -53,12 +55,19 @@ def fit(task: Task, progress: Progress | None = None) -> Solution:
     groups = np.flatnonzero(task.source.sizes > 0)
     with arithmetic(task.device):
         first = _plain_crossed if isinstance(task.source, Crossed) else _plain
-        for done in first(task, found, groups, progress):
-            undecided = done[found.undecided[done]]
-            if len(undecided):
-                _carefully(task, found, undecided)
-            _separate(task, found, done)
+        first(task, found, groups, progress)
+        undecided = groups[found.undecided[groups]]
+        if len(undecided):
+            _carefully(task, found, undecided)
+        for part in _portions(task, groups):
+            _separate(task, found, part)
     return reported(found)
+
+
+def _portions(task: Task, groups: np.ndarray) -> Iterator[np.ndarray]:
+    """The groups in portions of not too many rows."""
+    portion = np.cumsum(task.source.sizes[groups]) // PORTION
+    yield from np.split(groups, np.flatnonzero(np.diff(portion)) + 1)
 
 
 @contextmanager
@@ -94,15 +103,17 @@ def _store(found: Solution, groups: np.ndarray, solution: Solution) -> None:
     jax.tree.map(lambda out, new: out.__setitem__(groups, np.asarray(new)), found, solution)
 
 
-def _layouts(task: Task) -> tuple[Layout, Layout]:
+def _layouts(task: Task, plain: bool) -> tuple[Layout, Layout]:
     device = task.device or jax.devices()[0]
-    return (SMALL, LARGE) if device.platform == "cpu" else (WIDE, TALL)
+    if device.platform != "cpu":
+        return WIDE, TALL
+    return (SMALL if plain else FEW), LARGE
 
 
-def _calls(task: Task, groups: np.ndarray) -> list[Call]:
+def _calls(task: Task, groups: np.ndarray, plain: bool) -> list[Call]:
     sizes = task.source.sizes
     many = sizes[groups] > MANY_ROWS
-    small, large = _layouts(task)
+    small, large = _layouts(task, plain)
     return [*plan(sizes, groups[~many], small), *plan(sizes, groups[many], large)]
 
 
@@ -119,16 +130,16 @@ def _solve_call(task: Task, options: IRLS, plain: bool, call: Call) -> Solution:
         return jax.tree.map(lambda leaf: np.asarray(leaf)[: call.n_blocks][used], solution)
 
 
-def _plain(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> Iterator[np.ndarray]:
-    """The plain pass over ragged groups; yields the groups solved after each call."""
-    calls, done = _calls(task, groups), 0
-    work = partial(_solve_call, task, task.options, task.options.factorization == "auto")
+def _plain(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> None:
+    """The plain pass over ragged groups."""
+    plain, done = task.options.factorization == "auto", 0
+    calls = _calls(task, groups, plain)
+    work = partial(_solve_call, task, task.options, plain)
     for call, solution in zip(calls, in_threads(work, calls, task.device), strict=True):
         _store(found, call.members, solution)
         done += len(call.members)
         if progress:
             progress(done, len(groups))
-        yield call.members
 
 
 def _carefully(task: Task, found: Solution, groups: np.ndarray) -> None:
@@ -141,7 +152,7 @@ def _carefully(task: Task, found: Solution, groups: np.ndarray) -> None:
 
 
 def _solve_again(task: Task, found: Solution, groups: np.ndarray, factorization: str) -> None:
-    calls = _calls(task, groups)
+    calls = _calls(task, groups, False)
     work = partial(_solve_call, task, replace(task.options, factorization=factorization), False)
     for call, solution in zip(calls, in_threads(work, calls, task.device), strict=True):
         _store(found, call.members, solution)
@@ -153,7 +164,7 @@ def _solve_crossed(g: int, options: IRLS, lanes: int, data: Data, start: Any) ->
     return solve(g, options, lanes, data, start, 0)
 
 
-def _plain_crossed(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> Iterator[np.ndarray]:
+def _plain_crossed(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> None:
     """The plain pass over fits with equally many rows."""
     source = task.source
     assert isinstance(source, Crossed)
@@ -165,7 +176,6 @@ def _plain_crossed(task: Task, found: Solution, groups: np.ndarray, progress: Pr
         done += len(members)
         if progress:
             progress(done, len(groups))
-        yield members
 
 
 def _fits_in_a_call(source: Crossed, g: int) -> int:

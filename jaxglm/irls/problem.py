@@ -107,7 +107,7 @@ def pose(
         reach = jnp.max(jnp.abs(part.design.matrix()), axis=0).astype(scale.dtype) if watched else None
         unsound, more = part.weights < 0, jnp.ones((), jnp.int32)
         if family.bare is not None:
-            more = jnp.sum(part.present & ~family.bare(part.y, part.weights), dtype=jnp.int32)
+            more = jnp.sum(part.present & ~family.bare(part.y), dtype=jnp.int32)
         return Totals((*sums, jnp.sum(unsound, dtype=jnp.int32), more), reach)
 
     totals = fold(rows, count)

@@ -63,16 +63,23 @@ class Data:
         return pose(rows, self.family, scale, self.penalty, start)
 
     def _plain_problem(self, start: Array | None) -> Problem:
-        design: Any = Shared.of(self.X.T) if self.shared else Twice.of(self.X)
-        if self.own is not None:
-            design = Appended(design, self.own)
-        rows = Rows(design, self.y, self.weights, self.offset)
-        unusable = jnp.any(~rows.usable(self.family))
-        broken = jnp.zeros(self.y.shape[-1:], bool)
+        shared = Shared.of(self.X.T) if self.shared else None
+
+        def rows(X: Array, own: Array | None) -> Rows:
+            design: Any = shared or Twice.of(X)
+            return Rows(design if own is None else Appended(design, own), self.y, self.weights, self.offset)
+
+        usable = rows(self.X, self.own).usable(self.family)
+
+        def prepared() -> Rows:
+            own = None if self.own is None else jnp.where(usable, self.own, 0.0)
+            X = self.X if self.shared else jnp.where(usable[:, None], self.X, 0.0)
+            return rows(X, own).prepared(self.family, jnp.zeros_like(usable))
+
         # Also a way to have rows made once: what comes out of a branch XLA does not make again for every use.
-        rows = jax.lax.cond(anywhere(unusable), lambda: rows.prepared(self.family, broken), lambda: rows)
+        ready = jax.lax.cond(anywhere(jnp.any(~usable)), prepared, lambda: rows(self.X, self.own))
         p = self.X.shape[1] + (self.own is not None)
-        return pose(rows, self.family, jnp.ones(p, self.X.dtype), self.penalty, start, watched=False)
+        return pose(ready, self.family, jnp.ones(p, self.X.dtype), self.penalty, start, watched=False)
 
 
 def gather_data(
