@@ -104,33 +104,35 @@ class Twice:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Shared:
-    """One matrix for many fits. columns: (p, n); products: (n, p (p + 1) / 2), of the column pairs on and below the
-    diagonal, row by row."""
+    """One matrix for many fits, stored both ways, since each product is fast in one of them only. columns: (p, n); rows:
+    (n, p); products: (n, p (p + 1) / 2), of the column pairs on and below the diagonal, row by row."""
 
     columns: Array
+    rows: Array
     products: Array
 
     @classmethod
     def of(cls, columns: Array) -> Shared:
-        """From the columns, any leading axes first."""
-        first, second = np.tril_indices(columns.shape[-2])
-        products = columns[..., first, :] * columns[..., second, :]
-        return cls(columns, jnp.swapaxes(products, -1, -2))
+        """From the columns (p, n)."""
+        first, second = np.tril_indices(len(columns))
+        rows = columns.T
+        # The barrier keeps the compiler from storing one of them only.
+        return cls(jax.lax.optimization_barrier(columns), rows, rows[:, first] * rows[:, second])
 
     def dot(self, v: Array) -> Array:
         return jnp.matmul(v, self.columns, precision=HIGHEST)
 
     def transposed_dot(self, r: Array) -> Array:
-        return jnp.matmul(self.columns, r.T, precision=HIGHEST)
+        return jnp.matmul(r, self.rows, precision=HIGHEST).T
 
     def gram(self, w: Array) -> Array:
-        return from_pairs(jnp.matmul(w, self.products, precision=HIGHEST), self.columns.shape[0])
+        return from_pairs(jnp.matmul(w, self.products, precision=HIGHEST), self.rows.shape[1])
 
     def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
         return self.gram(w), self.transposed_dot(r)
 
     def matrix(self) -> Array:
-        return self.columns.T
+        return self.rows
 
 
 @jax.tree_util.register_dataclass
@@ -148,13 +150,12 @@ class Appended:
         return jnp.concatenate([self.shared.transposed_dot(r), jnp.matmul(r, self.own, precision=HIGHEST)[None, :]])
 
     def gram(self, w: Array) -> Array:
-        weighted = w * self.own
-        cross = self.shared.transposed_dot(weighted[None, :])
-        corner = jnp.sum(weighted * self.own)[None, None]
-        return jnp.block([[self.shared.gram(w), cross], [cross.T, corner]])
+        return self.normal(w, jnp.zeros((0, len(w)), w.dtype))[0]
 
     def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
-        return self.gram(w), self.transposed_dot(r)
+        both = self.transposed_dot(jnp.concatenate([r, (w * self.own)[None, :]]))
+        cross, corner = both[:-1, -1:], both[-1:, -1:]
+        return jnp.block([[self.shared.gram(w), cross], [cross.T, corner]]), both[:, :-1]
 
     def matrix(self) -> Array:
         return jnp.concatenate([self.shared.matrix(), self.own[:, None]], axis=1)

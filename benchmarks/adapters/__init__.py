@@ -22,7 +22,6 @@ from benchmarks.adapters.interface import Library
 LIBRARIES: tuple[Library, ...] = (
     null.LIBRARY,
     jaxglm_solver.LIBRARY,
-    jaxglm_solver.SPLIT,
     jaxglm_fit.LIBRARY,
     jaxglm_fit.LOOSE,
     naive_jax.LIBRARY,
@@ -39,9 +38,9 @@ LIBRARIES: tuple[Library, ...] = (
 
 
 def named(names: list[str]) -> list[Library]:
-    """Libraries by name, in the order of the table; without a name all but the extra ones. Raises ValueError for others."""
+    """Libraries by name, in the order of the table; without a name all. Raises ValueError for others."""
     unknown = set(names) - {library.name for library in LIBRARIES}
     if unknown:
         known = ", ".join(library.name for library in LIBRARIES)
         raise ValueError(f"there is no library {sorted(unknown)[0]!r}; there are {known}")
-    return [library for library in LIBRARIES if library.name in names or not (names or library.extra)]
+    return [library for library in LIBRARIES if library.name in names or not names]

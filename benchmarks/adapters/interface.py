@@ -67,8 +67,8 @@ class Library:
     name: in results and on the command line; timed: what the time includes, in words; prepare: makes a job or raises
     CannotRun; tolerance: the error allowed (see `checks`), which for peers follows from their own stopping rules, left as
     they come; distribution: on PyPI, for its version; module, program: what has to be there; devices: where it runs;
-    solves: whether there are coefficients to check; compiles: whether a first call compiles; extra: whether it is run only
-    when asked for by name; unavailable: why it cannot be run at all, or None.
+    solves: whether there are coefficients to check; compiles: whether a first call compiles; unavailable: why it cannot be
+    run at all, or None.
     """
 
     name: str
@@ -81,7 +81,6 @@ class Library:
     devices: tuple[str, ...] = ("cpu",)
     solves: bool = True
     compiles: bool = False
-    extra: bool = False
     unavailable: Callable[[], str | None] = field(default=lambda: None)
 
     def missing(self, device: str) -> str | None:

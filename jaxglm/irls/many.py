@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array
 
 from jaxglm.family import Family
+from jaxglm.irls.beside import is_alike, starts_beside
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.plain import solve_plain
 from jaxglm.irls.problem import Given, typed
@@ -162,6 +163,8 @@ _solve_window = partial(jax.jit, static_argnums=(0, 1, 2))(solve_batch)
 
 def solve_plain_batch(g: int, options: IRLS, lanes: int, data: Data, start: Array | None, first: Any) -> Solution:
     """The plain pass over g fits: what is not plain is `undecided`."""
+    if start is None and is_alike(data):
+        start = starts_beside(data, options)
     return _in_blocks(g, lanes, data, start, first, lambda d, s: solve_plain(d.problem(s, plain=True), options))
 
 

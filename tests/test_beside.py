@@ -1,0 +1,74 @@
+"""Starts of scans: score tests made into coefficients."""
+
+import warnings
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import linalg
+
+import jaxglm
+from jaxglm import IRLS, families, irls
+from jaxglm.irls.beside import is_alike, starts_beside
+from jaxglm.irls.solve import Data
+
+RNG = np.random.default_rng(12)
+N, M = 300, 9
+X = np.column_stack([np.ones(N), RNG.normal(size=(N, 2))])
+Z = RNG.binomial(2, 0.3, (M, N)).astype(float)
+Y = (RNG.random(N) < 0.4) * 1.0
+WEIGHTS = (RNG.random((M, N)) < 0.9) * 1.0
+
+
+def posed(weights, own=Z, family=None):
+    family = families.Binomial() if family is None else family
+    return Data(*map(jnp.asarray, (X, Y, weights)), None, None, family, own=jnp.asarray(own), shared=True)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_start_is_one_newton_step_from_the_fit_without_features(x64, missing):
+    weights = WEIGHTS if missing else np.ones(N)
+    found = np.asarray(starts_beside(posed(weights), IRLS()))
+    null = np.asarray(irls.solve(X, Y, families.Binomial()).coefficients)
+    mu = 1.0 / (1.0 + np.exp(-X @ null))
+    for k in range(M):
+        z = Z[k] * (weights[k] if missing else 1.0)
+        design = np.column_stack([X, z])
+        step = linalg.solve(design.T @ (design * (mu * (1.0 - mu))[:, None]), design.T @ (Y - mu))
+        np.testing.assert_allclose(found[k], [*(null + step[:-1]), step[-1]], rtol=1e-6, atol=1e-8)
+
+
+def test_a_feature_that_the_covariates_span_starts_at_nothing(x64):
+    own = np.stack([np.ones(N), 2.0 * X[:, 1] - 1.0, np.zeros(N), Z[0]])
+    found = np.asarray(starts_beside(posed(np.ones(N), own), IRLS()))
+    np.testing.assert_array_equal(found[:3, -1], 0.0)
+    assert np.isfinite(found).all()
+    assert found[3, -1] != 0.0
+
+
+def test_what_differs_in_more_than_a_column_is_not_alike(x64):
+    alike = posed(np.ones(N))
+    assert is_alike(alike)
+    assert is_alike(posed(WEIGHTS))
+    theta = families.NegativeBinomial(jnp.ones(M))
+    for other in (posed(np.ones(N), family=theta), posed(np.ones(N), own=Z[0])):
+        assert not is_alike(other)
+
+
+def test_a_start_changes_no_answer():
+    """Beside ordinary features: aliased, separating, hopeless and missing ones."""
+    features = Z.T.copy()
+    features[:, 0], features[:, 1], features[:, 2] = 1.0, Y, np.where(RNG.random(N) < 0.5, np.nan, features[:, 2])
+    features[:, 3] *= 1e9
+    with pytest.warns(jaxglm.StatusWarning):
+        found = jaxglm.scan(X, Y, features, "binomial", missing="drop")
+    for k in range(M):
+        present = ~np.isnan(features[:, k])
+        design = np.column_stack([X, features[:, k]])[present]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", jaxglm.StatusWarning)
+            alone = jaxglm.fit(np.stack([design] * 2), np.stack([Y[present]] * 2), "binomial")[0]
+        assert found[k].status == alone.status
+        np.testing.assert_allclose(found[k].coefficients, alone.coefficients, rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(found[k].standard_errors, alone.standard_errors, rtol=1e-7)
+        np.testing.assert_allclose(found[k].deviance, alone.deviance, rtol=1e-9, atol=1e-9)
