@@ -24,13 +24,15 @@ import jax
 import numpy as np
 
 from jaxglm.ends import sides
-from jaxglm.irls.many import lanes_of, shares, solve_batch, solve_plain_batch
+from jaxglm.irls.blocks import Blocks, blocks_of, default_device, shares
+from jaxglm.irls.many import solve_batch, solve_plain_batch
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import typed
 from jaxglm.irls.ragged import Lanes, solve_tiles
 from jaxglm.irls.solution import Solution, reported
 from jaxglm.irls.solve import Data
 from jaxglm.irls.threads import cores, in_threads
+from jaxglm.kernels import steps
 from jaxglm.limits import put_limits
 from jaxglm.packing import EMPTY, Call, Crossed, Layout, Stacked, gather, per_lane, plan, reweighted, tiles
 from jaxglm.separation import Separated, decide, polish
@@ -39,11 +41,11 @@ from jaxglm.task import Task
 
 SMALL, LARGE = Layout(lanes=64, rows=32), Layout(lanes=1, rows=2048)
 FEW = Layout(lanes=8, rows=32)  # of groups that need all precautions
-WIDE, TALL = Layout(lanes=1024, rows=32), Layout(lanes=16, rows=2048)  # the same for a GPU
+WIDE, TALL = Layout(1024, 32, (2**19, 2**22)), Layout(16, 2048, (2**19, 2**22))  # SMALL and LARGE for a GPU
 MANY_ROWS = 4096  # groups with more rows than this go by themselves
 PORTION = 2**22  # rows of groups that are looked at for separation at a time
-CALL = 2**22  # numbers of the fits' own in one call of fits with equally many rows
-CALLS = 8  # into which a job large enough is cut for each core
+CALL, CALL_ON_GPU = 2**22, 2**26  # numbers of the fits' own in one call of fits with equally many rows
+CALLS = 8  # into which a job large enough is cut for each core, or for a GPU
 
 Progress = Callable[[int, int], None]
 
@@ -124,8 +126,13 @@ def _solve_call(task: Task, options: IRLS, plain: bool, call: Call) -> Solution:
         family = jax.tree.map(lambda leaf: per_lane(np.asarray(leaf, dtype), call, 0), task.family)
         penalty = None if task.penalty is None else per_lane(np.asarray(task.penalty, dtype), call, 1)
         start = None if task.start is None else per_lane(np.asarray(task.start, dtype), call, 1)
+        stepped = steps(task, call, default_device()) if plain else None
         packed = tiles(task.source, call, dtype, scaled=not plain)
-        solution = solve_tiles(options, plain, packed, Lanes(family, penalty, start))
+        if stepped is None:
+            solution = solve_tiles(options, plain, packed, Lanes(family, penalty, start))
+        else:
+            solution = solve_tiles(options, plain, packed, Lanes(family, penalty, stepped.coefficients), arrived=True)
+            solution = replace(solution, n_iterations=stepped.n_iterations)
         used = call.groups[: call.n_blocks] != EMPTY
         return jax.tree.map(lambda leaf: np.asarray(leaf)[: call.n_blocks][used], solution)
 
@@ -159,16 +166,16 @@ def _solve_again(task: Task, found: Solution, groups: np.ndarray, factorization:
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _solve_crossed(g: int, options: IRLS, lanes: int, data: Data, start: Any) -> Solution:
+def _solve_crossed(g: int, options: IRLS, blocks: Blocks, data: Data, start: Any) -> Solution:
     solve = solve_plain_batch if options.factorization == "auto" else solve_batch
-    return solve(g, options, lanes, data, start, 0)
+    return solve(g, options, blocks, data, start, 0)
 
 
 def _plain_crossed(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> None:
     """The plain pass over fits with equally many rows."""
     source = task.source
     assert isinstance(source, Crossed)
-    size = _fits_in_a_call(source, len(groups))
+    size = _fits_in_a_call(source, len(groups), default_device())
     parts = [groups[begin : begin + size] for begin in range(0, len(groups), size)]
     done = 0
     for members, solution in zip(parts, in_threads(partial(_crossed, task, size), parts, task.device), strict=True):
@@ -178,11 +185,12 @@ def _plain_crossed(task: Task, found: Solution, groups: np.ndarray, progress: Pr
             progress(done, len(groups))
 
 
-def _fits_in_a_call(source: Crossed, g: int) -> int:
+def _fits_in_a_call(source: Crossed, g: int, device: Any) -> int:
     """A power of two, so that few programs are compiled."""
     own = source.X.shape[-2] * (source.X.shape[-1] + 1 if source.X.ndim == 3 else 1)
-    share = max(CALL // (4 * CALLS) // max(1, own), g // (CALLS * cores()))
-    most = max(8, min(CALL // max(1, own), share))
+    call, workers = (CALL, cores()) if device.platform == "cpu" else (CALL_ON_GPU, 1)
+    share = max(call // (4 * CALLS) // max(1, own), g // (CALLS * workers))
+    most = max(8, min(call // max(1, own), share))
     return 1 << min(most.bit_length() - 1, max(0, g - 1).bit_length())
 
 
@@ -209,9 +217,9 @@ def _crossed(task: Task, size: int, members: np.ndarray) -> Solution:
         own=part(source.own, 1),
         shared=shares(source.X.shape),
     )
-    lanes = lanes_of(source.X.shape, size, (task.device or jax.devices()[0]).platform)
     with arithmetic(task.device):
-        solution = _solve_crossed(size, task.options, lanes, data, part(task.start, 1))
+        blocks = blocks_of(data, size, task.options, default_device(), source.weights is not None)
+        solution = _solve_crossed(size, task.options, blocks, data, part(task.start, 1))
         return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(members)], solution)
 
 

@@ -18,7 +18,6 @@ import numpy as np
 
 from jaxglm.irls.ragged import Tiles
 
-ROWS = (2**15, 2**16)  # of lanes x rows x T: how T is chosen; a group that needs more gets the next power of two
 EMPTY = -1  # a lane without a group
 
 
@@ -121,10 +120,12 @@ def owners(stacked: Stacked) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Layout:
-    """lanes: groups side by side in a block; rows: of a chunk."""
+    """lanes: groups side by side in a block; rows: of a chunk; calls: lanes x rows x T of a call, the values that it takes
+    unless a group needs more and gets the next power of two."""
 
     lanes: int
     rows: int
+    calls: tuple[int, ...] = (2**15, 2**16)
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def plan(sizes: np.ndarray, groups: np.ndarray, layout: Layout) -> Iterator[Call
 
 def _sizes(layout: Layout) -> list[int]:
     """The values that T takes."""
-    return [max(1, rows // (layout.lanes * layout.rows)) for rows in ROWS]
+    return [max(1, rows // (layout.lanes * layout.rows)) for rows in layout.calls]
 
 
 def _call(layout: Layout, table: np.ndarray, counts: np.ndarray) -> Call:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import scipy.special
 from cases import CASES
+from interpreting import interpreted, interpreter, problem, x64_everywhere
 
 from jaxglm import IRLS, Status, families, irls
 from jaxglm.irls import fused
@@ -23,27 +24,7 @@ from jaxglm.irls.fused.tiles import LANES
 from jaxglm.irls.working import working
 from jaxglm.rows import Rows
 
-
-def interpreter():
-    """The context in which kernels are interpreted, or None."""
-    try:
-        import jax.experimental.pallas.mosaic_gpu as plgpu
-    except ImportError:
-        return None
-    return getattr(plgpu, "force_gpu_interpret_mode", None)
-
-
-interpreted = pytest.mark.skipif(interpreter() is None, reason=f"JAX {jax.__version__} does not interpret GPU kernels")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def x64_everywhere():
-    """The interpreter's own threads compute in float64 only if the configuration says so, not a context."""
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
-
+__all__ = ["x64_everywhere"]  # a fixture
 
 # Special functions
 
@@ -174,13 +155,6 @@ def test_few_shapes_and_enough_lanes():
 
 
 # Kernels
-
-
-def problem(seed, g=100, n=16, p=2, noise=1.0):
-    """X (g, n, p), eta (g, n) and a generator, for fits that are unremarkable."""
-    rng = np.random.default_rng(seed)
-    X = np.concatenate([np.ones((g, n, 1)), rng.uniform(-1.0, 1.0, (g, n, p - 1))], axis=2)
-    return X, np.einsum("gnp,gp->gn", X, 0.5 * rng.normal(size=(g, p)) * noise), rng
 
 
 def run(tiles, family, options=IRLS()):  # noqa: B008

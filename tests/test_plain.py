@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from jaxglm import IRLS, Ridge, Status, families, irls
+from jaxglm.irls.blocks import Blocks
 from jaxglm.irls.many import axes_of, solve_plain_batch
 from jaxglm.irls.problem import typed
 from jaxglm.irls.solve import Data
@@ -52,7 +53,7 @@ def plain(X, y, family, options=None, weights=None, offset=None):
     """The plain pass alone."""
     weights = np.ones(X.shape[-2]) if weights is None else weights
     data = Data(jnp.asarray(X), jnp.asarray(y), jnp.asarray(weights), offset, None, typed(family, np.float64))
-    return jax.jit(lambda data: solve_plain_batch(len(y), options or IRLS(), 4, data, None, 0))(data)
+    return jax.jit(lambda data: solve_plain_batch(len(y), options or IRLS(), Blocks(4), data, None, 0))(data)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -8,6 +8,7 @@ are taken in blocks that are small enough for a core's cache: a block's whole it
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,9 @@ import numpy as np
 from jax import Array
 
 from jaxglm.family import Family
+from jaxglm.irls import fused
 from jaxglm.irls.beside import is_alike, starts_beside
+from jaxglm.irls.blocks import Blocks, blocks_of, default_device, shares
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.plain import solve_plain
 from jaxglm.irls.problem import Given, typed
@@ -27,11 +30,7 @@ from jaxglm.irls.threads import cores, in_threads
 from jaxglm.links import ArrayLike
 from jaxglm.penalty import Ridge
 
-CACHE = 2**15  # numbers of own data in a block on a CPU, a quarter of a megabyte in float64
-MEMORY = 2**27  # the same on a GPU, where a block has to keep thousands of lanes busy
 WINDOWS = 8  # into which each core's share of the fits is cut
-FEW_LANES = 8  # fits in a block of those that are not plain
-PRODUCTS = 2**25  # a shared design stores the products of its column pairs while they are not more numbers than this
 
 
 def solve_many(
@@ -67,20 +66,22 @@ def solve_many(
         strength = jnp.broadcast_to(strength, shape[-1:])
     data = Data(given.X, given.y, given.weights, given.offset, strength, typed(family, dtype), shared=shares(shape))
     start = None if start is None else jnp.asarray(start, dtype)
-    lanes = lanes_of(shape, g, jax.default_backend())
+    device = default_device()
+    blocks = blocks_of(data, g, options, device, weights is not None)
     if g == 0 or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((data, start))):
-        return solve_batch(g, options, lanes, data, start, 0)
-    return _solve_in_windows(g, options, lanes, data, start)
+        return solve_batch(g, options, blocks, data, start, 0)
+    many = cores() > 1 and device.platform == "cpu"
+    return _solve_in_windows(g, options, blocks, data, start, WINDOWS * cores() if many else 1)
 
 
-def _solve_in_windows(g: int, options: IRLS, lanes: int, data: Data, start: Array | None) -> Solution:
+def _solve_in_windows(g: int, options: IRLS, blocks: Blocks, data: Data, start: Array | None, most: int) -> Solution:
     """Solve g fits whose data are at hand, in threads, each of which takes one window of fits after the other."""
-    windows = min(WINDOWS * cores(), g // (2 * lanes)) if cores() > 1 and jax.default_backend() == "cpu" else 1
+    windows = min(most, g // (2 * blocks.lanes))
     size = -(-g // max(1, windows))
     firsts = list(range(0, g, size))
 
     def window(first: int) -> Solution:
-        return _solve_window(size, options, lanes, data, start, min(first, g - size))
+        return _solve_window(size, options, blocks, data, start, min(first, g - size))
 
     found = list(in_threads(window, firsts))
     if len(found) == 1:
@@ -88,11 +89,6 @@ def _solve_in_windows(g: int, options: IRLS, lanes: int, data: Data, start: Arra
     # The last window begins earlier rather than being shorter.
     found[-1] = jax.tree.map(lambda leaf: leaf[firsts[-1] - (g - size) :], found[-1])
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
-
-
-def shares(shape: tuple[int, ...]) -> bool:
-    """Whether a design of this shape is shared and small enough for its products of columns."""
-    return len(shape) == 2 and shape[0] * shape[1] * (shape[1] + 1) // 2 <= PRODUCTS
 
 
 def number_of_fits(design: tuple[int, ...], rows: dict[str, tuple[int, ...]]) -> int:
@@ -116,22 +112,21 @@ def number_of_fits(design: tuple[int, ...], rows: dict[str, tuple[int, ...]]) ->
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def solve_batch(g: int, options: IRLS, lanes: int, data: Data, start: Array | None, first: Any) -> Solution:
-    """Solve g fits from the `first` on, `lanes` in a block; `data` have a leading axis wherever they have one more than one
-    fit's.
+def solve_batch(g: int, options: IRLS, blocks: Blocks, data: Data, start: Array | None, first: Any) -> Solution:
+    """Solve g fits from the `first` on; `data` have a leading axis wherever they have one more than one fit's.
 
     All go through a plain pass; the fits that it leaves undecided are gathered and solved again with all precautions, so
     that a few of them do not hold up the blocks of the many. With an `options.factorization` of one's own there is no
     plain pass.
     """
     if options.factorization != "auto":
-        return reported(_in_blocks(g, lanes, data, start, first, lambda d, s: solve_problem(d.problem(s), options)))
-    found = solve_plain_batch(g, options, lanes, data, start, first)
+        return reported(_in_blocks(g, blocks, data, start, first, lambda d, s: solve_problem(d.problem(s), options)))
+    found = solve_plain_batch(g, options, blocks, data, start, first)
     if g == 0:
         return found
     axes, start_axis = axes_of(data), _axis(start, 1)
     waiting = jnp.argsort(~found.undecided)  # the undecided first
-    few = min(lanes, FEW_LANES)
+    few = blocks.few
 
     def again(k: Array, found: Solution) -> Solution:
         place = k * few + jnp.arange(few, dtype=jnp.int32)
@@ -141,52 +136,66 @@ def solve_batch(g: int, options: IRLS, lanes: int, data: Data, start: Array | No
         put = jnp.where((place < g) & found.undecided[index], index, g)
         return jax.tree.map(lambda old, new: old.at[put].set(new, mode="drop"), found, solved)
 
-    blocks = (jnp.sum(found.undecided, dtype=jnp.int32) + few - 1) // few
-    return reported(jax.lax.fori_loop(0, blocks, again, found))
+    count = (jnp.sum(found.undecided, dtype=jnp.int32) + few - 1) // few
+    return reported(jax.lax.fori_loop(0, count, again, found))
 
 
 @solve_batch.defjvp
-def _solve_batch_jvp(g: int, options: IRLS, lanes: int, primals: Any, tangents: Any) -> tuple[Solution, Solution]:
+def _solve_batch_jvp(g: int, options: IRLS, blocks: Blocks, primals: Any, tangents: Any) -> tuple[Solution, Solution]:
     (data, start, first), (data_dot, _, _) = primals, tangents
-    solution = solve_batch(g, options, lanes, data, start, first)
+    solution = solve_batch(g, options, blocks, data, start, first)
     axes = axes_of(data)
 
     def one(k: Array) -> Solution:
         part = jax.tree.map(lambda leaf: leaf[k], solution)
         return differentiate(options, _picked(data, axes, first + k), _picked(data_dot, axes, first + k), part)
 
-    return solution, jax.lax.map(one, jnp.arange(g), batch_size=lanes)
+    return solution, jax.lax.map(one, jnp.arange(g), batch_size=blocks.lanes)
 
 
 _solve_window = partial(jax.jit, static_argnums=(0, 1, 2))(solve_batch)
 
 
-def solve_plain_batch(g: int, options: IRLS, lanes: int, data: Data, start: Array | None, first: Any) -> Solution:
+def solve_plain_batch(g: int, options: IRLS, blocks: Blocks, data: Data, start: Array | None, first: Any) -> Solution:
     """The plain pass over g fits: what is not plain is `undecided`."""
+    if blocks.parts and start is None and g:
+        return _solve_by_kernel(g, options, blocks, data, first)
     if start is None and is_alike(data):
         start = starts_beside(data, options)
-    return _in_blocks(g, lanes, data, start, first, lambda d, s: solve_plain(d.problem(s, plain=True), options))
+    return _in_blocks(g, blocks, data, start, first, lambda d, s: solve_plain(d.problem(s, plain=True), options))
+
+
+def _solve_by_kernel(g: int, options: IRLS, blocks: Blocks, data: Data, first: Any) -> Solution:
+    """The same, the steps by a fused kernel; where these have led is looked at in blocks as ever."""
+    part = _slice(data, axes_of(data), jnp.asarray(first), g)
+    weights = part.weights if blocks.weighted else None
+    tiles = fused.pack(part.X, part.y, weights, part.offset, blocks.parts)
+    fits = fused.solve(tiles, part.family, options)
+    there = jnp.where(fits.decided[:, None], fits.coefficients, jnp.nan)
+    found = _in_blocks(g, blocks, part, there, 0, lambda d, s: solve_plain(d.problem(s, plain=True), options, arrived=True))
+    return replace(found, n_iterations=fits.n_iterations)
 
 
 def _in_blocks(
-    g: int, lanes: int, data: Data, start: Array | None, first: Any, solve: Callable[[Data, Array | None], Solution]
+    g: int, blocks: Blocks, data: Data, start: Array | None, first: Any, solve: Callable[[Data, Array | None], Solution]
 ) -> Solution:
     """Solve g fits from the `first` on by `solve`, which solves one."""
+    lanes = blocks.lanes
     axes, start_axis = axes_of(data), _axis(start, 1)
     if g == 0:
         shapes = jax.eval_shape(lambda: solve(_shape_of_one(data, axes), _shape_of_one(start, start_axis)))
         return jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape), leaf.dtype), shapes)
-    blocks = -(-g // lanes)
+    count = -(-g // lanes)
     # The last block begins earlier rather than being shorter; what it does again is left out below.
-    firsts = np.minimum(np.arange(blocks) * lanes, g - lanes)
+    firsts = np.minimum(np.arange(count) * lanes, g - lanes)
 
     def block(begins: Array) -> Solution:
         part, begin = _slice(data, axes, begins, lanes), _slice(start, start_axis, begins, lanes)
         return jax.vmap(solve, in_axes=(axes, start_axis))(part, begin)
 
     found = jax.lax.map(block, first + jnp.asarray(firsts))
-    place = np.arange(g) + (lanes * blocks - g) * (np.arange(g) >= lanes * (blocks - 1))
-    return jax.tree.map(lambda leaf: leaf.reshape(blocks * lanes, *leaf.shape[2:])[place], found)
+    place = np.arange(g) + (lanes * count - g) * (np.arange(g) >= lanes * (count - 1))
+    return jax.tree.map(lambda leaf: leaf.reshape(count * lanes, *leaf.shape[2:])[place], found)
 
 
 def axes_of(data: Data) -> Data:
@@ -201,15 +210,6 @@ def axes_of(data: Data) -> Data:
         own=_axis(data.own, 1),
         shared=data.shared,
     )
-
-
-def lanes_of(design: tuple[int, ...], g: int, platform: str) -> int:
-    """How many fits with a design of this shape make a block on this kind of device."""
-    n = design[-2]
-    own = design[-1] if len(design) == 3 else 2
-    budget = CACHE if platform == "cpu" else MEMORY
-    fewest = 1 if len(design) == 3 else 8
-    return max(1, min(g, max(fewest, budget // max(1, n * (own + 1)))))
 
 
 def _axis(value: Any, own: int) -> int | None:

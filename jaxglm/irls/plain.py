@@ -52,9 +52,10 @@ class Reached:
     settled: Array
 
 
-def solve_plain(problem: Problem, options: IRLS) -> Solution:
-    """Solve what full steps solve; all that is known of it, not yet `reported`."""
-    reached, null, known = iterate(problem, options), None, jnp.ones((), bool)
+def solve_plain(problem: Problem, options: IRLS, arrived: bool = False) -> Solution:
+    """Solve what full steps solve; all that is known of it, not yet `reported`. arrived: whether the problem's start is
+    where such steps have led."""
+    reached, null, known = _begin(problem) if arrived else iterate(problem, options), None, jnp.ones((), bool)
     if problem.rows.offset is not None:
         below = iterate(_null(problem), replace(options, tol=max(options.tol, NULL_TOLERANCE)))
         null, known = below.coefficients[0], below.settled

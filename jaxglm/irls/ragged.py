@@ -56,16 +56,17 @@ class Lanes:
     start: Any = None
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def solve_tiles(options: IRLS, plain: bool, tiles: Tiles, lanes: Lanes) -> Solution:
-    """Solve every block; plain: what normal equations solve in a few passes, the rest being `undecided`. All fields of
-    the `Solution` have leading axes (T, lanes); beyond n_blocks they are zero."""
+@partial(jax.jit, static_argnums=(0, 1), static_argnames="arrived")
+def solve_tiles(options: IRLS, plain: bool, tiles: Tiles, lanes: Lanes, *, arrived: bool = False) -> Solution:
+    """Solve every block; plain: what normal equations solve in a few passes, the rest being `undecided`; arrived: whether
+    such passes have led to the starts. All fields of the `Solution` have leading axes (T, lanes); beyond n_blocks they are
+    zero."""
     prepared = _prepare(tiles, lanes.family)
 
     def fit(rows: Rows, chunks: Chunks, lane: Lanes, scale: Array) -> Solution:
         part = Rows(rows.design, rows.y, rows.weights, rows.offset, chunks)
         problem = pose(part, lane.family, scale, lane.penalty, lane.start, watched=not plain)
-        return solve_plain(problem, options) if plain else solve_problem(problem, options)
+        return solve_plain(problem, options, arrived) if plain else solve_problem(problem, options)
 
     @jax.jit  # so that asking for shapes and doing the work are traced once
     def block(index: Array) -> Solution:

@@ -1,7 +1,8 @@
-"""All cores of a CPU, by host threads that each dispatch to the one CPU device.
+"""Host threads: to use all cores of a CPU, and to keep a GPU supplied.
 
 XLA spreads a single operation over cores, which for the small operations of IRLS costs more than it gains. Threads that each
-run a program of their own use the cores without any configuration.
+run a program of their own on the one CPU device use the cores without any configuration. On a GPU, while one thread waits
+for its results, another copies its data there, and a third prepares what comes next.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import jax
 
 T = TypeVar("T")
 
+STREAMS = 3  # threads for a GPU
+
 
 def cores() -> int:
     """How many cores this process may use."""
@@ -24,8 +27,8 @@ def cores() -> int:
 def in_threads(work: Callable[[Any], T], items: list[Any], device: Any = None) -> Iterable[T]:
     """Work on items, in their order; on a CPU with a thread for each core. What is done is done under the caller's choice
     of float64 and of a device; other contexts of JAX do not reach the threads."""
-    count = cores()
-    if len(items) < 2 or count < 2 or (device or jax.devices()[0]).platform != "cpu":
+    count = cores() if (device or jax.devices()[0]).platform == "cpu" else STREAMS
+    if len(items) < 2 or count < 2:
         yield from map(work, items)
         return
     wide = jax.dtypes.canonicalize_dtype("float64") == "float64"
