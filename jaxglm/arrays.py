@@ -21,10 +21,12 @@ from jaxglm.groups import Groups, absent, factorize, factorize_column, sort_rows
 from jaxglm.irls.many import number_of_fits
 from jaxglm.irls.options import IRLS
 from jaxglm.observations import Observations, log_exposure
+from jaxglm.packing import Features
 from jaxglm.penalty import Ridge
 from jaxglm.results import GLMResults, finish
 from jaxglm.task import Task
 
+FEATURES = 256  # looked at at a time
 PRECISIONS = {"float64": np.float64, "float32": np.float32}
 
 
@@ -118,9 +120,7 @@ def scan(
     labels = _column_names(features, None)
     X, (y, levels) = _numbers("X", X), _response(y)
     require_proportions(levels, families.named(family))
-    own = _numbers("features", features)
-    if missing_code is not None:
-        own = np.where(own == missing_code, np.nan, own)
+    own = _as_given(features)
     if X.ndim != 2 or own.ndim != 2 or own.shape[0] != X.shape[0]:
         hint = " It looks transposed: pass features.T." if own.ndim == 2 and own.shape[1] == X.shape[0] else ""
         raise ValueError(f"X must be (n, p) and features (n, m) with the same rows, not {X.shape} and {own.shape}.{hint}")
@@ -130,7 +130,8 @@ def scan(
             raise ValueError(f"{name} must have shape ({X.shape[0]},), one value for each row of X, not {values.shape}")
     m = own.shape[1]
     keys = Groups(("feature",), (np.arange(m) if labels is None else np.asarray(labels, object),), np.zeros(0, np.int64))
-    observations = Observations(X, rows["y"], rows.get("weights"), _known_offset(rows), None, m, own.T)
+    known = Features(own.T, _code_in(own.dtype, missing_code))
+    observations = Observations(X, rows["y"], rows.get("weights"), _known_offset(rows), None, m, known)
     observations, dropped = _without_missing(observations, missing)
     return fit_observations(
         observations, family, [*names, "feature"], keys, dropped, start=start, penalty=penalty, options=options,
@@ -222,6 +223,21 @@ def _numbers(name: str, values: Any) -> np.ndarray:
     return np.asarray(array, np.float64)
 
 
+def _as_given(features: Any) -> np.ndarray:
+    """Features as an array of numbers of whatever type they have. Raises TypeError for what is not numbers."""
+    values = features.to_numpy() if hasattr(features, "to_numpy") and not isinstance(features, np.ndarray) else features
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fiu":
+        return values
+    return _numbers("features", values)
+
+
+def _code_in(dtype: np.dtype, code: int | None) -> int | None:
+    """The code for missing values, None where this type cannot hold it."""
+    if code is None or dtype.kind == "f":
+        return code
+    return code if np.iinfo(dtype).min <= code <= np.iinfo(dtype).max else None
+
+
 def _response(y: Any) -> tuple[np.ndarray, Any]:
     """Numbers, or 0 and 1 for two labels in their order, and the labels."""
     category = getattr(y, "cat", y)
@@ -302,20 +318,36 @@ def _without_missing(observations: Observations, missing: str) -> tuple[Observat
     if missing == "invalid":
         return observations, dropped
     lost = np.isnan(observations.X).any(axis=-1)
-    for values in (observations.own, observations.y, observations.weights, observations.offset):
+    for values in (observations.y, observations.weights, observations.offset):
         if values is not None:
             lost = lost | np.isnan(values)
     if observations.weights is not None:
         lost = lost & (observations.weights != 0)
-    if not lost.any():
-        return observations, dropped
-    if observations.codes is not None:
+    if observations.own is not None:
+        observations, dropped = _without_missing_features(observations, lost)
+    elif observations.codes is not None:
         inside = observations.codes[lost]
         dropped = np.bincount(inside[inside >= 0], minlength=observations.g)
     else:
         dropped = np.broadcast_to(lost, observations.shape).sum(axis=1)
+    if not lost.any():
+        return observations, dropped
     weights = np.ones(1) if observations.weights is None else observations.weights
     return replace(observations, weights=np.where(lost, 0.0, weights)), dropped
+
+
+def _without_missing_features(observations: Observations, lost: np.ndarray) -> tuple[Observations, np.ndarray]:
+    """The same for features, a portion at a time, where the rows `lost` (n,) are lost anyway."""
+    own, weights = observations.own, observations.weights
+    assert own is not None
+    there = np.ones(lost.shape, bool) if weights is None else weights != 0
+    dropped, other = np.zeros(observations.g, np.int64), False
+    for begin in range(0, observations.g, FEATURES):
+        part = slice(begin, begin + FEATURES)
+        gone = own.lost(part)
+        other |= bool(gone.any())
+        dropped[part] = ((gone & there) | lost).sum(axis=1)
+    return replace(observations, own=replace(own, drop=other)), dropped
 
 
 def _strength(penalty: Ridge | None, g: int, p: int) -> np.ndarray | None:

@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxglm.ends import sides
@@ -165,10 +166,19 @@ def _solve_again(task: Task, found: Solution, groups: np.ndarray, factorization:
         _store(found, call.members, solution)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _solve_crossed(g: int, options: IRLS, blocks: Blocks, data: Data, start: Any) -> Solution:
+@partial(jax.jit, static_argnums=(0, 1, 2), static_argnames=("code", "drop"))
+def _solve_crossed(g: int, options: IRLS, blocks: Blocks, data: Data, start: Any, *, code: Any, drop: bool) -> Solution:
     solve = solve_plain_batch if options.factorization == "auto" else solve_batch
-    return solve(g, options, blocks, data, start, 0)
+    return solve(g, options, blocks, data if data.own is None else _widened(data, code, drop), start, 0)
+
+
+def _widened(data: Data, code: int | None, drop: bool) -> Data:
+    """Data whose features are still in the type in which they came, as `packing.Features` has them."""
+    values = data.own
+    lost = jnp.isnan(values) if jnp.issubdtype(values.dtype, jnp.floating) else jnp.zeros(values.shape, bool)
+    lost = lost if code is None else lost | (values == code)
+    own = jnp.where(lost, jnp.nan, values.astype(data.X.dtype))
+    return replace(data, own=own, weights=jnp.where(lost, 0.0, data.weights) if drop else data.weights)
 
 
 def _plain_crossed(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> None:
@@ -214,12 +224,13 @@ def _crossed(task: Task, size: int, members: np.ndarray) -> Solution:
         offset=part(source.offset, 1),
         penalty=part(task.penalty, 1),
         family=typed(jax.tree.map(lambda leaf: part(leaf, 0), task.family), dtype),
-        own=part(source.own, 1),
+        own=None if source.own is None else source.own.values[index],
         shared=shares(source.X.shape),
     )
     with arithmetic(task.device):
         blocks = blocks_of(data, size, task.options, default_device(), source.weights is not None)
-        solution = _solve_crossed(size, task.options, blocks, data, part(task.start, 1))
+        code, drop = (None, False) if source.own is None else (source.own.code, source.own.drop)
+        solution = _solve_crossed(size, task.options, blocks, data, part(task.start, 1), code=code, drop=drop)
         return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(members)], solution)
 
 

@@ -14,14 +14,14 @@ import numpy as np
 from jaxglm.family import Family
 from jaxglm.irls.solution import Solution, is_lost
 from jaxglm.limits import infinite_eta
-from jaxglm.packing import Crossed, Source, Stacked
+from jaxglm.packing import Crossed, Features, Source, Stacked
 
 PIECE = 2**17  # rows worked on at a time
 
 
 @dataclass(frozen=True)
 class Observations:
-    """X: (N, p), (n, p) or (g, n, p); own: (g, n) or None, a last column of each fit's own; y, weights, offset: shapes
+    """X: (N, p), (n, p) or (g, n, p); own: a last column of each fit's own, or None; y, weights, offset: shapes
     that broadcast to that of the rows, the latter two also None; codes: (N,) where each row belongs to one group, -1
     where to none, else None; g: the number of groups."""
 
@@ -31,7 +31,7 @@ class Observations:
     offset: np.ndarray | None
     codes: np.ndarray | None
     g: int
-    own: np.ndarray | None = None
+    own: Features | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -41,6 +41,11 @@ class Observations:
     def rows(self, values: np.ndarray | None, default: float) -> np.ndarray:
         """y, weights or offset in the shape of the rows."""
         return np.full(self.shape, default) if values is None else np.broadcast_to(values, self.shape)
+
+    def prior_weights(self) -> np.ndarray:
+        """Prior weights in the shape of the rows, zero where a row is not there."""
+        weights = self.rows(self.weights, 1.0)
+        return weights if self.own is None else self.own.weights(weights, slice(None))
 
     def family(self, family: Family) -> Family:
         """The family with its parameters broadcast against the rows."""
@@ -59,7 +64,7 @@ class Observations:
         else:
             for k in range(self.g):
                 X = self.X if self.X.ndim == 2 else self.X[k]
-                X = X if self.own is None else np.column_stack([X, self.own[k]])
+                X = X if self.own is None else np.column_stack([X, self.own.numbers(k)])
                 eta[k] = at_limit(X, b[k], direction[k])
         return eta if self.offset is None else eta + self.offset
 
@@ -83,9 +88,12 @@ class Observations:
             return values if values is None or values.ndim < 2 else values[k]
 
         X = self.X if self.X.ndim == 2 else self.X[k]
-        X = X if self.own is None else np.column_stack([X, self.own[k]])
+        weights = row(self.weights)
+        if self.own is not None:
+            X = np.column_stack([X, self.own.numbers(k)])
+            weights = self.own.weights(np.ones(len(X)) if weights is None else weights, k)
         codes = np.zeros(len(X), np.int64)
-        return replace(self, X=X, y=row(self.y), weights=row(self.weights), offset=row(self.offset), codes=codes, g=1, own=None)
+        return replace(self, X=X, y=row(self.y), weights=weights, offset=row(self.offset), codes=codes, g=1, own=None)
 
 
 def counted(solution: Solution) -> np.ndarray:

@@ -72,16 +72,41 @@ class Stacked:
 
 
 @dataclass(frozen=True)
+class Features:
+    """A last column of each group's own. There may be very many, so they stay in the type and the memory in which they
+    came. values: (g, n), numbers or flags; code: what stands for missing beside NaN, or None; drop: whether rows where the
+    value is missing are not there."""
+
+    values: np.ndarray
+    code: int | None = None
+    drop: bool = False
+
+    def lost(self, index: Any) -> np.ndarray:
+        """Where values are missing; index: as NumPy's, of values."""
+        part = self.values[index]
+        missing = np.isnan(part) if part.dtype.kind == "f" else np.zeros(part.shape, bool)
+        return missing if self.code is None else missing | (part == self.code)
+
+    def numbers(self, index: Any) -> np.ndarray:
+        """Values in float64, NaN where they are missing."""
+        return np.where(self.lost(index), np.nan, self.values[index])
+
+    def weights(self, weights: np.ndarray, index: Any) -> np.ndarray:
+        """Prior weights of these values' rows, zero where a row is not there."""
+        return np.where(self.lost(index), 0.0, weights) if self.drop else weights
+
+
+@dataclass(frozen=True)
 class Crossed:
     """Every group has n rows. X: (n, p), shared, or (g, n, p); y, weights, offset: (n,) or (g, n), the latter two also None;
-    own: (g, n) or None, a last column of each group's own beside a shared X."""
+    own: a last column of each group's own beside a shared X, or None."""
 
     X: np.ndarray
     y: np.ndarray
     weights: np.ndarray | None
     offset: np.ndarray | None
     g: int
-    own: np.ndarray | None = None
+    own: Features | None = None
 
     @property
     def p(self) -> int:
@@ -98,9 +123,10 @@ class Crossed:
             return values[groups, positions] if values.ndim == 2 else values[positions]
 
         X = self.X[positions] if self.X.ndim == 2 else self.X[groups, positions]
-        if self.own is not None:
-            X = np.concatenate([X, rows(self.own)[..., None]], axis=-1)
         weights = np.ones(positions.shape) if self.weights is None else rows(self.weights)
+        if self.own is not None:
+            X = np.concatenate([X, self.own.numbers((groups, positions))[..., None]], axis=-1)
+            weights = self.own.weights(weights, (groups, positions))
         return Picked(X, rows(self.y), weights, None if self.offset is None else rows(self.offset))
 
 

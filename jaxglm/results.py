@@ -250,9 +250,7 @@ class GLMResults:
     def _quantities(self) -> RowQuantities:
         rows = self._rows()
         offset = rows.rows(rows.offset, 0.0)
-        return row_quantities(
-            rows.family(self.family), rows.rows(rows.y, 0.0), rows.rows(rows.weights, 1.0), self._eta(), offset
-        )
+        return row_quantities(rows.family(self.family), rows.rows(rows.y, 0.0), rows.prior_weights(), self._eta(), offset)
 
     @property
     def linear_predictor(self) -> np.ndarray:

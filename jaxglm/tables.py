@@ -75,7 +75,7 @@ def augment(result: Any) -> Any:
     rows = result._rows()
     X = np.broadcast_to(rows.X, (*rows.shape, rows.X.shape[-1]))
     if rows.own is not None:
-        X = np.concatenate([X, rows.own[..., None]], axis=-1)
+        X = np.concatenate([X, rows.own.numbers(slice(None))[..., None]], axis=-1)
     columns: dict[str, Any] = {}
     if result.many:
         codes = rows.codes if rows.codes is not None else np.repeat(np.arange(len(result)), rows.shape[1])
@@ -84,7 +84,7 @@ def augment(result: Any) -> Any:
     if taken:
         raise ValueError(f"the term {listed(map(repr, taken))} is called like another column of augment(); give other names=")
     columns |= {name: X[..., j] for j, name in enumerate(result.names)}
-    given = (rows.rows(rows.y, 0.0), rows.rows(rows.weights, 1.0), rows.rows(rows.offset, 0.0))
+    given = (rows.rows(rows.y, 0.0), rows.prior_weights(), rows.rows(rows.offset, 0.0))
     columns |= dict(zip(ROWS, given, strict=True))
     if result.table is not None and result.table.used is not None:
         quantities = {name: value[..., result.table.used] for name, value in quantities.items()}

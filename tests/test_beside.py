@@ -72,3 +72,19 @@ def test_a_start_changes_no_answer():
         np.testing.assert_allclose(found[k].coefficients, alone.coefficients, rtol=1e-8, atol=1e-10)
         np.testing.assert_allclose(found[k].standard_errors, alone.standard_errors, rtol=1e-7)
         np.testing.assert_allclose(found[k].deviance, alone.deviance, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("dtype", "code"), [(np.uint8, 255), (np.uint8, -9), (np.int16, -9), (np.float32, -9), (bool, None)])
+def test_features_in_any_type_are_the_same_numbers(dtype, code):
+    given = (Z.T > 0 if dtype is bool else Z.T).astype(dtype)
+    exact = given.astype(float)
+    if code is not None and code >= 0 or dtype in (np.int16, np.float32):
+        given[5, 2], exact[5, 2] = code, np.nan
+    kept = given.copy()
+    found = jaxglm.scan(X, Y, given, "binomial", missing="drop", missing_code=code)
+    wide = jaxglm.scan(X, Y, exact, "binomial", missing="drop")
+    np.testing.assert_array_equal(found.coefficients, wide.coefficients)
+    np.testing.assert_array_equal(found.n_dropped, wide.n_dropped)
+    np.testing.assert_array_equal(found.fitted, wide.fitted)
+    np.testing.assert_array_equal(given, kept)
+    assert found[2].n_obs == N - int(np.isnan(exact[5, 2]))
