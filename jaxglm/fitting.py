@@ -51,17 +51,21 @@ CALLS = 8  # into which a job large enough is cut for each core, or for a GPU
 Progress = Callable[[int, int], None]
 
 
-def fit(task: Task, progress: Progress | None = None) -> Solution:
-    """Fit every group. The fields of the `Solution` are NumPy arrays with a leading axis g."""
+def fit(task: Task, progress: Progress | None = None, plain: bool = True) -> Solution:
+    """Fit every group. The fields of the `Solution` are NumPy arrays with a leading axis g. plain: whether there is a plain
+    pass first, which pays for many groups."""
     g = len(task.source.sizes)
     found = nothing(g, task.source.p)
     groups = np.flatnonzero(task.source.sizes > 0)
     with arithmetic(task.device):
-        first = _plain_crossed if isinstance(task.source, Crossed) else _plain
-        first(task, found, groups, progress)
-        undecided = groups[found.undecided[groups]]
-        if len(undecided):
-            _carefully(task, found, undecided)
+        if plain or task.options.factorization != "auto":
+            (_plain_crossed if isinstance(task.source, Crossed) else _plain)(task, found, groups, progress)
+            undecided = groups[found.undecided[groups]]
+            # Where not even one step was taken, normal equations could not be trusted.
+            tried = undecided[(found.n_iterations[undecided] > 0) | (task.dtype != np.float64)]
+            _carefully(task, found, undecided, tried)
+        else:
+            _carefully(task, found, groups, groups)
         for part in _portions(task, groups):
             _separate(task, found, part)
     return reported(found)
@@ -150,12 +154,12 @@ def _plain(task: Task, found: Solution, groups: np.ndarray, progress: Progress |
             progress(done, len(groups))
 
 
-def _carefully(task: Task, found: Solution, groups: np.ndarray) -> None:
-    """Solve groups again with all precautions, in float64, their columns scaled: by normal equations, unless the plain pass
-    already found that these cannot be trusted, and by orthogonal factorization what is undecided then."""
+def _carefully(task: Task, found: Solution, groups: np.ndarray, normal: np.ndarray) -> None:
+    """Solve groups with all precautions, in float64, their columns scaled: some of them by normal equations, and by
+    orthogonal factorization the others, and what is undecided then."""
     if task.options.factorization == "auto":
-        untried = (found.n_iterations[groups] > 0) | (task.dtype != np.float64)
-        _solve_again(task, found, groups[untried], "cholesky")
+        found.undecided[groups] = True
+        _solve_again(task, found, normal, "cholesky")
     _solve_again(task, found, groups[found.undecided[groups]], "orthogonal")
 
 
@@ -261,13 +265,13 @@ def _separate(task: Task, found: Solution, groups: np.ndarray) -> None:
 def _put(task: Task, found: Solution, groups: np.ndarray, rows: Stacked, proofs: list[Separated]) -> None:
     """Put the limits in. Where the rows that a direction leaves alone separate in their turn, a direction that moves all
     rows that any moves is asked for."""
-    nested = np.flatnonzero(put_limits(task, found, groups, rows, proofs, fit))
+    nested = np.flatnonzero(put_limits(task, found, groups, rows, proofs, partial(fit, plain=False)))
     if not len(nested):
         return
     again = gather(rows, nested)
     side = sides(task.subset(again, groups[nested]).family, again)
     proofs = [_prove(task, found, group, again, side, place, True) for place, group in enumerate(groups[nested])]
-    put_limits(task, found, groups[nested], again, proofs, fit)
+    put_limits(task, found, groups[nested], again, proofs, partial(fit, plain=False))
 
 
 def _prove(

@@ -78,7 +78,7 @@ def test_a_start_changes_no_answer():
 def test_features_in_any_type_are_the_same_numbers(dtype, code):
     given = (Z.T > 0 if dtype is bool else Z.T).astype(dtype)
     exact = given.astype(float)
-    if code is not None and code >= 0 or dtype in (np.int16, np.float32):
+    if (code is not None and code >= 0) or dtype in (np.int16, np.float32):
         given[5, 2], exact[5, 2] = code, np.nan
     kept = given.copy()
     found = jaxglm.scan(X, Y, given, "binomial", missing="drop", missing_code=code)

@@ -75,20 +75,20 @@ def solve_many(
 
 
 def _solve_in_windows(g: int, options: IRLS, blocks: Blocks, data: Data, start: Array | None, most: int) -> Solution:
-    """Solve g fits whose data are at hand, in threads, each of which takes one window of fits after the other."""
+    """Solve g fits whose data are at hand, in threads, each of which takes one window of fits after the other. What has to
+    be solved again is a program of its own, compiled when there is something."""
     windows = min(most, g // (2 * blocks.lanes))
     size = -(-g // max(1, windows))
     firsts = list(range(0, g, size))
+    solve = _plain_window if options.factorization == "auto" else _window
 
     def window(first: int) -> Solution:
-        return _solve_window(size, options, blocks, data, start, min(first, g - size))
+        return solve(size, options, blocks, data, start, min(first, g - size))
 
-    found = list(in_threads(window, firsts))
-    if len(found) == 1:
-        return found[0]
-    # The last window begins earlier rather than being shorter.
-    found[-1] = jax.tree.map(lambda leaf: leaf[firsts[-1] - (g - size) :], found[-1])
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
+    found = _joined(list(in_threads(window, firsts)), firsts[-1] - (g - size))
+    if options.factorization == "auto" and bool(jnp.any(found.undecided)):
+        return _again(g, options, blocks, data, start, 0, found)
+    return _reported(found)
 
 
 def number_of_fits(design: tuple[int, ...], rows: dict[str, tuple[int, ...]]) -> int:
@@ -122,22 +122,7 @@ def solve_batch(g: int, options: IRLS, blocks: Blocks, data: Data, start: Array 
     if options.factorization != "auto":
         return reported(_in_blocks(g, blocks, data, start, first, lambda d, s: solve_problem(d.problem(s), options)))
     found = solve_plain_batch(g, options, blocks, data, start, first)
-    if g == 0:
-        return found
-    axes, start_axis = axes_of(data), _axis(start, 1)
-    waiting = jnp.argsort(~found.undecided)  # the undecided first
-    few = blocks.few
-
-    def again(k: Array, found: Solution) -> Solution:
-        place = k * few + jnp.arange(few, dtype=jnp.int32)
-        index = waiting[jnp.minimum(place, g - 1)]
-        part, begin = _picked(data, axes, first + index), _picked(start, start_axis, first + index)
-        solved = jax.vmap(lambda d, s: solve_problem(d.problem(s), options), in_axes=(axes, start_axis))(part, begin)
-        put = jnp.where((place < g) & found.undecided[index], index, g)
-        return jax.tree.map(lambda old, new: old.at[put].set(new, mode="drop"), found, solved)
-
-    count = (jnp.sum(found.undecided, dtype=jnp.int32) + few - 1) // few
-    return reported(jax.lax.fori_loop(0, count, again, found))
+    return found if g == 0 else solve_undecided(g, options, blocks, data, start, first, found)
 
 
 @solve_batch.defjvp
@@ -153,9 +138,6 @@ def _solve_batch_jvp(g: int, options: IRLS, blocks: Blocks, primals: Any, tangen
     return solution, jax.lax.map(one, jnp.arange(g), batch_size=blocks.lanes)
 
 
-_solve_window = partial(jax.jit, static_argnums=(0, 1, 2))(solve_batch)
-
-
 def solve_plain_batch(g: int, options: IRLS, blocks: Blocks, data: Data, start: Array | None, first: Any) -> Solution:
     """The plain pass over g fits: what is not plain is `undecided`."""
     if blocks.parts and start is None and g:
@@ -163,6 +145,26 @@ def solve_plain_batch(g: int, options: IRLS, blocks: Blocks, data: Data, start: 
     if start is None and is_alike(data):
         start = starts_beside(data, options)
     return _in_blocks(g, blocks, data, start, first, lambda d, s: solve_plain(d.problem(s, plain=True), options))
+
+
+def solve_undecided(
+    g: int, options: IRLS, blocks: Blocks, data: Data, start: Array | None, first: Any, found: Solution
+) -> Solution:
+    """Solve again, with all precautions, what the plain pass has left `undecided`."""
+    axes, start_axis = axes_of(data), _axis(start, 1)
+    waiting = jnp.argsort(~found.undecided)  # the undecided first
+    few = blocks.few
+
+    def again(k: Array, found: Solution) -> Solution:
+        place = k * few + jnp.arange(few, dtype=jnp.int32)
+        index = waiting[jnp.minimum(place, g - 1)]
+        part, begin = _picked(data, axes, first + index), _picked(start, start_axis, first + index)
+        solved = jax.vmap(lambda d, s: solve_problem(d.problem(s), options), in_axes=(axes, start_axis))(part, begin)
+        put = jnp.where((place < g) & found.undecided[index], index, g)
+        return jax.tree.map(lambda old, new: old.at[put].set(new, mode="drop"), found, solved)
+
+    count = (jnp.sum(found.undecided, dtype=jnp.int32) + few - 1) // few
+    return reported(jax.lax.fori_loop(0, count, again, found))
 
 
 def _solve_by_kernel(g: int, options: IRLS, blocks: Blocks, data: Data, first: Any) -> Solution:
@@ -196,6 +198,19 @@ def _in_blocks(
     found = jax.lax.map(block, first + jnp.asarray(firsts))
     place = np.arange(g) + (lanes * count - g) * (np.arange(g) >= lanes * (count - 1))
     return jax.tree.map(lambda leaf: leaf.reshape(count * lanes, *leaf.shape[2:])[place], found)
+
+
+_window, _plain_window, _again = (
+    partial(jax.jit, static_argnums=(0, 1, 2))(solve) for solve in (solve_batch, solve_plain_batch, solve_undecided)
+)
+_reported = jax.jit(reported)
+
+
+@partial(jax.jit, static_argnums=1)
+def _joined(windows: list[Solution], overlap: int) -> Solution:
+    """Windows one after the other, the last of which begins with fits of the one before."""
+    last = jax.tree.map(lambda leaf: leaf[overlap:], windows[-1])
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *windows[:-1], last)
 
 
 def axes_of(data: Data) -> Data:
