@@ -14,7 +14,7 @@ from jax import Array
 from jax.scipy.special import gammaln
 
 from jaxglm.links import ArrayLike, Mean
-from jaxglm.logarithms import log_factorial
+from jaxglm.logarithms import log, log1p, log_factorial
 
 
 def gaussian(y: Array, mean: Mean, weights: Array, dispersion: ArrayLike) -> Array:
@@ -58,7 +58,7 @@ def negative_binomial(y: Array, mean: Mean, weights: Array, dispersion: ArrayLik
     """Counts of variance mu + mu^2 / theta; Poisson where theta is infinite."""
     finite = jnp.isfinite(theta)
     theta = jnp.where(finite, theta, 1.0) * jnp.ones_like(y)
-    mixed = _log_rising(y, theta) - log_factorial(y) + _times_log(y, mean.log_mu) - (y + theta) * jnp.log1p(mean.mu / theta)
+    mixed = _log_rising(y, theta) - log_factorial(y) + _times_log(y, mean.log_mu) - (y + theta) * log1p(mean.mu / theta)
     return jnp.where(finite, weights * mixed, poisson(y, mean, weights, dispersion))
 
 
@@ -71,6 +71,7 @@ def _log_rising(y: Array, theta: Array) -> Array:
         square = 1.0 / (x * x)
         return (1.0 / 12.0 - square * (1.0 / 360.0 - square * (1.0 / 1260.0 - square / 1680.0))) / x
 
-    stirling = (big + y - 0.5) * jnp.log1p(y / big) - y + correction(big + y) - correction(big)
+    stirling = (big + y - 0.5) * log1p(y / big) - y + correction(big + y) - correction(big)
     small = jnp.where(large, 1.0, theta)
-    return jnp.where(large, stirling, gammaln(y + small) - gammaln(small) - y * jnp.log(small))
+    rising = log_factorial(y + small) - log(y + small) - log_factorial(small) + log(small)
+    return jnp.where(large, stirling, rising - y * log(small))

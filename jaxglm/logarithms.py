@@ -50,6 +50,17 @@ def _log_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Arra
     return log(primals[0]), tangents[0] / primals[0]
 
 
+def log1p(x: Array) -> Array:
+    """log(1 + x) for x >= 0, with all digits where x is small.
+
+    >>> import jax.numpy as jnp
+    >>> float(log1p(jnp.asarray(0.0)))
+    0.0
+    """
+    total = 1.0 + x
+    return jnp.where(total < jnp.inf, log(total) + (x - (total - 1.0)) / total, x)
+
+
 @jax.custom_jvp
 def log_factorial(x: Array) -> Array:
     """log(x!) = lgamma(x + 1) for x >= 0, exactly 0 at 0 and 1.

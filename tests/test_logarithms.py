@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from jaxglm.logarithms import log, log_factorial
+from jaxglm.logarithms import log, log1p, log_factorial
 
 RNG = np.random.default_rng(4)
 
@@ -46,6 +46,12 @@ def test_derivatives(x64):
     assert float(jax.grad(log)(jnp.asarray(4.0))) == 0.25
     assert float(jax.grad(jax.grad(log))(jnp.asarray(4.0))) == -0.0625
     assert float(jax.grad(log_factorial)(jnp.asarray(5.5))) == pytest.approx(special.digamma(6.5), rel=1e-13)
+
+
+def test_log1p(x64):
+    x = np.concatenate([10.0 ** RNG.uniform(-300, 300, 500), [0.0, 1e-17, 1.0, np.inf]])
+    np.testing.assert_allclose(log1p(jnp.asarray(x)), np.log1p(x), rtol=5e-16)
+    np.testing.assert_allclose(jax.vmap(jax.grad(log1p))(jnp.asarray(x[:500])), 1.0 / (1.0 + x[:500]), rtol=1e-14)
 
 
 def test_log_factorial(x64):

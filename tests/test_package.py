@@ -26,7 +26,7 @@ LAYERS = [
     "errors status links logarithms deviances family log_likelihoods families",
     "designs linalg penalty rows",
     "irls irls.options irls.threads irls.carry irls.seldom irls.working irls.problem irls.normal irls.loop irls.solution "
-    "irls.plain irls.solve irls.beside irls.blocks irls.many irls.ragged "
+    "irls.plain irls.solve irls.alike irls.blocks irls.many irls.ragged "
     "irls.fused irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled "
     "irls.fused.kernel irls.fused.launch irls.fused.guard",
     "check separation packing task kernels ends limits fitting",

@@ -19,7 +19,7 @@ from jax import Array
 
 from jaxglm.family import Family
 from jaxglm.irls import fused
-from jaxglm.irls.beside import is_alike, starts_beside
+from jaxglm.irls.alike import are_alike, starts_of_alike
 from jaxglm.irls.blocks import Blocks, blocks_of, default_device, shares
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.plain import solve_plain
@@ -142,8 +142,8 @@ def solve_plain_batch(g: int, options: IRLS, blocks: Blocks, data: Data, start: 
     """The plain pass over g fits: what is not plain is `undecided`."""
     if blocks.parts and start is None and g:
         return _solve_by_kernel(g, options, blocks, data, first)
-    if start is None and is_alike(data):
-        start = starts_beside(data, options)
+    if start is None and g and are_alike(data):
+        start = starts_of_alike(data, options, len(data.weights if data.own is None else data.own))
     return _in_blocks(g, blocks, data, start, first, lambda d, s: solve_plain(d.problem(s, plain=True), options))
 
 

@@ -34,6 +34,7 @@ from jaxglm.status import Status
 FEW = 12  # steps, what most fits can do with; a block waits for its slowest
 STILL = 1e-3  # what a last step may change all etas by; towards infinity no link makes it less in float64
 NEAR = 0.1  # once a step promises to lower Pearson's statistic by less than this fraction, observed weights are used
+SQUARE = 0.1  # of the tolerance, what the square of a step has to be within to be the last
 ANY = 1e30  # a floor that no weight is below
 
 
@@ -167,6 +168,8 @@ def _step(problem: Problem, options: IRLS, few: int, state: Reached) -> Reached:
     # The error left is at most rate / (1 - rate) of a step; the first has no rate, and has to be within tolerance itself.
     rate = jnp.where(state.n_iterations > 0, jnp.sqrt(decrement / state.decrement), 0.5)
     settled = (length * rate <= within * (1.0 - rate)) | (length <= _noise(solved, state.coefficients, chi_square))
+    if family.is_canonical:  # what is left is about the square of the step; whether it is, the end will tell
+        settled |= length**2 <= SQUARE * within * _unit(problem, chi_square)
     may = jnp.isfinite(decrement) & PLAIN.trusts(solved.factor)
     return Reached(
         running=may & ~settled & (n_iterations < few),

@@ -1,6 +1,7 @@
-"""Starts of scans: score tests made into coefficients."""
+"""Starts of fits that are alike: of scans, score tests made into coefficients; of replicates, the common fit."""
 
 import warnings
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ from scipy import linalg
 
 import jaxglm
 from jaxglm import IRLS, families, irls
-from jaxglm.irls.beside import is_alike, starts_beside
+from jaxglm.irls.alike import are_alike, starts_of_alike
 from jaxglm.irls.solve import Data
 
 RNG = np.random.default_rng(12)
@@ -28,7 +29,7 @@ def posed(weights, own=Z, family=None):
 @pytest.mark.parametrize("missing", [False, True])
 def test_a_start_is_one_newton_step_from_the_fit_without_features(x64, missing):
     weights = WEIGHTS if missing else np.ones(N)
-    found = np.asarray(starts_beside(posed(weights), IRLS()))
+    found = np.asarray(starts_of_alike(posed(weights), IRLS(), M))
     null = np.asarray(irls.solve(X, Y, families.Binomial()).coefficients)
     mu = 1.0 / (1.0 + np.exp(-X @ null))
     for k in range(M):
@@ -40,19 +41,46 @@ def test_a_start_is_one_newton_step_from_the_fit_without_features(x64, missing):
 
 def test_a_feature_that_the_covariates_span_starts_at_nothing(x64):
     own = np.stack([np.ones(N), 2.0 * X[:, 1] - 1.0, np.zeros(N), Z[0]])
-    found = np.asarray(starts_beside(posed(np.ones(N), own), IRLS()))
+    found = np.asarray(starts_of_alike(posed(np.ones(N), own), IRLS(), 4))
     np.testing.assert_array_equal(found[:3, -1], 0.0)
     assert np.isfinite(found).all()
     assert found[3, -1] != 0.0
 
 
-def test_what_differs_in_more_than_a_column_is_not_alike(x64):
+def test_what_differs_in_more_is_not_alike(x64):
     alike = posed(np.ones(N))
-    assert is_alike(alike)
-    assert is_alike(posed(WEIGHTS))
+    assert are_alike(alike)
+    assert are_alike(posed(WEIGHTS))
     theta = families.NegativeBinomial(jnp.ones(M))
-    for other in (posed(np.ones(N), family=theta), posed(np.ones(N), own=Z[0])):
-        assert not is_alike(other)
+    replicates = replace(posed(WEIGHTS), own=None)
+    assert are_alike(replicates)
+    responses = replace(replicates, y=jnp.ones((M, N)))
+    for other in (posed(np.ones(N), family=theta), posed(np.ones(N), own=Z[0]), replace(alike, own=None), responses):
+        assert not are_alike(other)
+
+
+def test_replicates_start_at_the_fit_with_mean_weights(x64):
+    weights = RNG.multinomial(N, np.ones(N) / N, 40).astype(float)
+    data = replace(posed(weights), own=None)
+    found = starts_of_alike(data, IRLS(), 40)
+    one = irls.solve(X, Y, families.Binomial(), weights=weights.mean(axis=0))
+    np.testing.assert_allclose(found, np.tile(one.coefficients, (40, 1)), rtol=1e-7)
+
+
+@pytest.mark.parametrize("broken", ["", "NaN", "negative", "none"])
+def test_replicates_are_what_each_is_alone(broken):
+    """Whatever one of them has for weights."""
+    weights = RNG.multinomial(N, np.ones(N) / N, 5).astype(float)
+    if broken:
+        weights[2, :] = {"NaN": np.nan, "negative": -1.0, "none": 0.0}[broken]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", jaxglm.StatusWarning)
+        found = jaxglm.fit(X, Y, "binomial", weights=weights)
+        alone = [jaxglm.fit(X, Y, "binomial", weights=row) for row in weights]
+    assert found.status.tolist() == [one.status for one in alone]
+    for k, one in enumerate(alone):
+        np.testing.assert_allclose(found[k].coefficients, one.coefficients, rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(found[k].standard_errors, one.standard_errors, rtol=1e-8)
 
 
 def test_a_start_changes_no_answer():
