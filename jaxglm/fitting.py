@@ -1,7 +1,7 @@
 """How many fits are run: the one place that schedules blocks, repairs and limits.
 
-Every fit goes through a plain pass: normal equations, a dozen iterations, no precautions. That is enough for nearly all of
-them. What it reports then decides:
+Every group goes through a plain pass: full steps by normal equations, no precautions, and a close look at where they have
+led. That is enough for nearly all of them. What it reports then decides:
 
 - undecided: again, in float64, with all precautions: watched for separation, and by orthogonal factorization where of
   some column too little is left after those before it (in float64 less than 3e-4 of its length) for the Gram matrix to

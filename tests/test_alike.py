@@ -59,12 +59,33 @@ def test_what_differs_in_more_is_not_alike(x64):
         assert not are_alike(other)
 
 
-def test_replicates_start_at_the_fit_with_mean_weights(x64):
+def test_replicates_start_at_the_fit_without_weights(x64):
     weights = RNG.multinomial(N, np.ones(N) / N, 40).astype(float)
     data = replace(posed(weights), own=None)
     found = starts_of_alike(data, IRLS(), 40)
-    one = irls.solve(X, Y, families.Binomial(), weights=weights.mean(axis=0))
+    one = irls.solve(X, Y, families.Binomial())
     np.testing.assert_allclose(found, np.tile(one.coefficients, (40, 1)), rtol=1e-7)
+
+
+@pytest.mark.parametrize("monstrous", [np.nan, -1.0, 1e300, 0.0])
+def test_no_replicate_changes_another(x64, monstrous):
+    """Not even in the last bit."""
+    weights = RNG.multinomial(N, np.ones(N) / N, 6).astype(float)
+    before = irls.solve_many(X, Y, families.Binomial(), weights=weights)
+    weights[2, ::2] = monstrous
+    after = irls.solve_many(X, Y, families.Binomial(), weights=weights)
+    others = np.array([0, 1, 3, 4, 5])
+    np.testing.assert_array_equal(after.coefficients[others], before.coefficients[others])
+    np.testing.assert_array_equal(after.n_iterations[others], before.n_iterations[others])
+
+
+def test_rows_that_no_fit_has_do_not_spoil_the_start(x64):
+    y, weights = Y.copy(), RNG.multinomial(N, np.ones(N) / N, 4).astype(float)
+    y[7], weights[:, 7] = np.nan, 0.0
+    data = replace(posed(weights), own=None, y=jnp.asarray(y))
+    assert np.isfinite(starts_of_alike(data, IRLS(), 4)).all()
+    hopeless = replace(data, y=jnp.asarray((X[:, 1] > 0) * 1.0))
+    assert np.abs(starts_of_alike(hopeless, IRLS(), 4)).max() < 10.0
 
 
 @pytest.mark.parametrize("broken", ["", "NaN", "negative", "none"])

@@ -1,7 +1,7 @@
 """Where to start fits that are alike: replicates of one fit, and the fits of a scan.
 
 Fits that share their responses and their design, and differ in prior weights, as bootstrap replicates do, lie around the fit
-with the mean weights, so that is where they start.
+without weights, so that is where they start.
 
 Fits that differ in one column beside a shared design, as those of a scan do, start from the fit without such a column, and
 closer still: at that fit all have the same working weights W and scores s. So what one step of Newton's method needs of the
@@ -9,7 +9,8 @@ features Z, Z'WX, the diagonal of Z'WZ, and Z's, are three matrix products for a
 pass over the rows of each takes. With A = X'WX, elimination of the shared columns leaves z'Wz - z'WX A^-1 X'Wz for the
 feature's own. This is a score test, made into a start.
 
-What comes of it is where iteration begins, never what is reported.
+What comes of it is where iteration begins, never what is reported. It depends on what fits share and on a fit's own column,
+not on other fits, so that none changes another.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from jax import Array
 
 from jaxglm.designs import HIGHEST
 from jaxglm.irls.options import IRLS
-from jaxglm.irls.plain import iterate
+from jaxglm.irls.plain import begin, iterate
 from jaxglm.irls.problem import Problem
 from jaxglm.irls.solve import Data
 from jaxglm.irls.working import working
@@ -40,13 +41,19 @@ def are_alike(data: Data) -> bool:
 
 def starts_of_alike(data: Data, options: IRLS, g: int) -> Array:
     """Coefficients (g, p), with an own column (g, p + 1), to start from, for g fits whose data are alike."""
-    weights = data.weights
-    if weights.ndim == 2:
-        sound = jnp.where(jnp.isfinite(weights), jnp.maximum(weights, 0.0), 0.0)
-        weights = jnp.mean(sound, axis=0) if data.own is None else jnp.max(sound, axis=0)
-    common = replace(data, own=None, weights=weights).problem(plain=True)
-    b = iterate(common, options).coefficients
+    common = replace(data, own=None, weights=_common_weights(data)).problem(plain=True)
+    reached = iterate(common, options)
+    b = jnp.where(reached.settled, reached.coefficients, begin(common).coefficients)
     return jnp.broadcast_to(b, (g, len(b))) if data.own is None else _one_step(data, common, b)
+
+
+def _common_weights(data: Data) -> Array:
+    """Those that all fits have; where they differ, one for every row that can be used."""
+    if data.weights.ndim == 1:
+        return data.weights
+    usable = data.family.valid_response_at(data.y)
+    usable = usable if data.offset is None else usable & jnp.isfinite(data.offset)
+    return usable.astype(data.X.dtype)
 
 
 def _one_step(data: Data, common: Problem, b: Array) -> Array:

@@ -56,7 +56,7 @@ class Reached:
 def solve_plain(problem: Problem, options: IRLS, arrived: bool = False) -> Solution:
     """Solve what full steps solve; all that is known of it, not yet `reported`. arrived: whether the problem's start is
     where such steps have led."""
-    reached, null, known = _begin(problem) if arrived else iterate(problem, options), None, jnp.ones((), bool)
+    reached, null, known = begin(problem) if arrived else iterate(problem, options), None, jnp.ones((), bool)
     if problem.rows.offset is not None:
         below = iterate(_null(problem), replace(options, tol=max(options.tol, NULL_TOLERANCE)))
         null, known = below.coefficients[0], below.settled
@@ -97,16 +97,16 @@ def _is_optimum(problem: Problem, options: IRLS, reached: Reached, found: Statis
 def iterate(problem: Problem, options: IRLS) -> Reached:
     """Take full steps until what is left to go is within tolerance, or it leads nowhere."""
     few = min(options.max_iterations, FEW)
-    begin = _begin(problem)
+    first = begin(problem)
 
     def one_pass(carried: Array) -> Array:
-        return packed(_step(problem, options, few, unpacked(carried, begin)), problem.dtype)
+        return packed(_step(problem, options, few, unpacked(carried, first)), problem.dtype)
 
-    final = jax.lax.while_loop(lambda carried: carried[0] > 0, one_pass, packed(begin, problem.dtype))
-    return unpacked(final, begin)
+    final = jax.lax.while_loop(lambda carried: carried[0] > 0, one_pass, packed(first, problem.dtype))
+    return unpacked(final, first)
 
 
-def _begin(problem: Problem) -> Reached:
+def begin(problem: Problem) -> Reached:
     """R's start: one weighted least-squares fit of the linearised link at start values of mu."""
     zero = jnp.zeros((), problem.dtype)
     may = problem.sound & (problem.n_obs > 0)
