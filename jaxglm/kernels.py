@@ -37,11 +37,12 @@ def steps(task: Task, call: Call, device: Any) -> Steps | None:
         return None
     lane = call.groups != EMPTY
     groups = call.groups[lane]
-    rows = gather(task.source, groups)
-    parts = fused.parts_for(len(groups), int(rows.sizes.mean()))
-    given = fused.Given(task.source.p, np.dtype(task.dtype), parts, True, rows.offset is not None)
+    parts = fused.parts_for(len(groups), int(task.source.sizes[groups].mean()))
+    has_offset = task.source.pick(groups[:1], np.zeros(1, np.int64)).offset is not None
+    given = fused.Given(task.source.p, np.dtype(task.dtype), parts, True, has_offset)
     if fused.available(task.family, given, device, task.options):
         return None
+    rows = gather(task.source, groups)
     plan = fused.plan(rows.starts, rows.sizes, parts)
     plan = replace(plan, place=_filled(plan.place, rounded(len(groups))))
 

@@ -97,8 +97,9 @@ def cholesky(information: Array, tolerance: float | None = None) -> Factor:
     scale = jax.lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1.0))
     scaled = information * scale[:, None] * scale[None, :]
     upper, pivots = scaled[:0], scaled[0, :0]
-    for first in range(0, p, max(PANEL, -(-p // PANELS))):
-        end = min(first + max(PANEL, -(-p // PANELS)), p)
+    size = max(PANEL, -(-p // PANELS))
+    for first in range(0, p, size):
+        end = min(first + size, p)
         above = upper[:, first:]
         left = scaled[first:end, first:] - jnp.matmul(above[:, : end - first].T, above, precision=HIGHEST)
         rows, more = _eliminate_panel(left, tolerance)

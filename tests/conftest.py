@@ -5,6 +5,7 @@ compiler's ways (the programs are the same), and the processes of one run share 
 goes away.
 """
 
+import gc
 import os
 import shutil
 import subprocess
@@ -31,8 +32,10 @@ import jax  # noqa: E402  (reads the flags)
 import pytest  # noqa: E402
 
 SHARED = "JAXGLM_TESTS_COMPILED"
+SECONDS = "0.3"  # of compiling that are worth sharing
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+gc.set_threshold(100_000, 50, 50)  # tracing makes very many objects that stay
 
 
 def pytest_configure(config):
@@ -40,7 +43,17 @@ def pytest_configure(config):
         os.environ[SHARED] = tempfile.mkdtemp()
         config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(SHARED), ignore_errors=True))
     jax.config.update("jax_compilation_cache_dir", os.environ[SHARED])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float(SECONDS))
+
+
+@pytest.fixture(scope="module")
+def environment():
+    """Of a process that shares what is compiled."""
+    return {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": os.environ[SHARED],
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": SECONDS,
+    }
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,7 +1,6 @@
 """Several devices of one host: `shard_map` over the groups, each shard on its own. The devices are virtual, in a process
 that is told to have four."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +11,10 @@ PROGRAM = Path(__file__).with_name("on_four_devices.py")
 
 
 @pytest.fixture(scope="module")
-def said():
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+def said(environment):
+    flags = environment.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
     done = subprocess.run(
-        [sys.executable, str(PROGRAM)], env={**os.environ, "XLA_FLAGS": flags}, capture_output=True, text=True, check=False
+        [sys.executable, str(PROGRAM)], env={**environment, "XLA_FLAGS": flags}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

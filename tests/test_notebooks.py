@@ -23,13 +23,13 @@ def outputs(notebook):
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
 
 
-def test_runs(path, monkeypatch):
+def test_runs(path, environment):
     """No cell raises."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))  # the kernel is another process
+    environment = {**environment, "PYTHONPATH": os.pathsep.join(paths)}  # the kernel is another process
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(ROOT)}}
-    nbclient.NotebookClient(notebook, timeout=SLOWEST, kernel_name="python3", resources=resources).execute()
+    nbclient.NotebookClient(notebook, timeout=SLOWEST, kernel_name="python3", resources=resources).execute(env=environment)
     assert not [output.text for output in outputs(notebook) if output.output_type == "stream" and output.name == "stderr"]
 
 

@@ -25,8 +25,8 @@ def cores() -> int:
 
 
 def in_threads(work: Callable[[Any], T], items: list[Any], device: Any = None) -> Iterable[T]:
-    """Work on items, in their order; on a CPU with a thread for each core. What is done is done under the caller's choice
-    of float64 and of a device; other contexts of JAX do not reach the threads."""
+    """Work on items, in their order: on a CPU with a thread for each core, on a GPU with `STREAMS` threads. What is done is
+    done under the caller's choice of float64 and of a device; other contexts of JAX do not reach the threads."""
     count = cores() if (device or jax.devices()[0]).platform == "cpu" else STREAMS
     if len(items) < 2 or count < 2:
         yield from map(work, items)
