@@ -41,6 +41,9 @@ class Design(Protocol):
     def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
         """X' diag(w) X and X' r' together, for w of shape (n,) and r of shape (k, n)."""
 
+    def reach(self) -> Array:
+        """The largest absolute value of each column, shape (p,)."""
+
     def matrix(self) -> Array:
         """X itself, shape (n, p), for the factorizations that need its rows."""
 
@@ -63,6 +66,9 @@ class Dense:
 
     def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
         return self.gram(w), self.transposed_dot(r)
+
+    def reach(self) -> Array:
+        return jnp.max(jnp.abs(self.columns), axis=1)
 
     def matrix(self) -> Array:
         return self.columns.T
@@ -96,6 +102,9 @@ class Twice:
     def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
         # XLA computes what it fuses again for every use, here p times, except for what ends in a division.
         return self.gram(w / self.ones), self.transposed_dot(r)
+
+    def reach(self) -> Array:
+        return jnp.max(jnp.abs(self.rows), axis=0)
 
     def matrix(self) -> Array:
         return self.rows
@@ -131,6 +140,9 @@ class Shared:
     def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
         return self.gram(w), self.transposed_dot(r)
 
+    def reach(self) -> Array:
+        return jnp.max(jnp.abs(self.columns), axis=1)
+
     def matrix(self) -> Array:
         return self.rows
 
@@ -157,6 +169,9 @@ class Appended:
         cross, corner = both[:-1, -1:], both[-1:, -1:]
         return jnp.block([[self.shared.gram(w), cross], [cross.T, corner]]), both[:, :-1]
 
+    def reach(self) -> Array:
+        return jnp.concatenate([self.shared.reach(), jnp.max(jnp.abs(self.own))[None]])
+
     def matrix(self) -> Array:
         return jnp.concatenate([self.shared.matrix(), self.own[:, None]], axis=1)
 
@@ -177,6 +192,9 @@ class Constant:
 
     def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
         return self.gram(w), self.transposed_dot(r)
+
+    def reach(self) -> Array:
+        return jnp.ones(1)
 
     def matrix(self) -> Array:
         return jnp.ones((1, 1))

@@ -188,30 +188,29 @@ def orthogonal(upper: Array, k: int, keep: Array, tolerance: float) -> tuple[Fac
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Small:
-    """A small factored information matrix, with what `Factor` tells of one. roots: (p, p), R with (X'WX)^-1 = R'R; no column
-    is aliased."""
+    """A small factored information matrix, with what `Factor` tells of one. roots: (p, p), R with (X'WX)^-1 = R'R, on the
+    columns that are not aliased."""
 
     roots: Array
+    aliased: Array
     lengths: Array
     smallest_pivot: Array
-
-    @property
-    def aliased(self) -> Array:
-        return jnp.zeros(self.lengths.shape, bool)
 
     def inverse(self) -> Array:
         """(X'WX)^-1."""
         return jnp.matmul(self.roots.T, self.roots, precision=HIGHEST)
 
 
-def small_solve(information: Array, b: Array) -> tuple[Small, Array, Array]:
-    """Solve a small system (p, p) for right-hand sides b (p, k): the factor, (X'WX)^-1 b, and b' (X'WX)^-1 b (k,).
+def small_solve(information: Array, b: Array, keep: Array) -> tuple[Small, Array, Array]:
+    """Solve a small system (p, p) for right-hand sides b (p, k): the factor, (X'WX)^-1 b, and b' (X'WX)^-1 b (k,). Columns
+    that are not to `keep` (p,) have zeros there.
 
     Under `vmap` the fits lie innermost, so that every row of the elimination is one vector operation over fits; that is
     several times faster than a library call for each of them. Not differentiable in reverse mode.
     """
-    increments, decrements, roots, lengths, pivot = _eliminate(information, b)
-    return Small(roots, lengths, pivot), increments, decrements
+    unit = jnp.where(keep, jnp.zeros((), information.dtype), 1.0)
+    increments, decrements, roots, lengths, pivot = _eliminate(information + jnp.diag(unit), b)
+    return Small(roots, ~keep, lengths, pivot), increments, decrements
 
 
 def _innermost(written: Callable[..., Any]) -> Callable[..., Any]:

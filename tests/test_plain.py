@@ -96,6 +96,23 @@ def test_what_is_not_plain_is_undecided_and_then_solved(link):
         np.testing.assert_array_equal(getattr(found, field)[::5], getattr(clean, field)[::5], err_msg=field)
 
 
+def test_a_column_of_zeros_is_left_out():
+    """As the dummies of absent levels are, in the plain pass too; a penalty keeps it, at zero."""
+    X, y, weights = XS.copy(), RESPONSES["binomial"], np.ones((G, N))
+    X[::2, :, 2] = 0.0
+    fast = plain(X, y, families.Binomial(), weights=weights)
+    assert not np.asarray(fast.undecided).any()
+    careful = irls.solve_many(X, y, families.Binomial(), weights=weights, options=IRLS(factorization="orthogonal"))
+    narrow = plain(X[:, :, :2], y, families.Binomial(), weights=weights)
+    for field in ("coefficients", "covariance", "deviance", "aliased", "rank", "dispersion", "status"):
+        np.testing.assert_allclose(getattr(fast, field), getattr(careful, field), rtol=1e-9, atol=1e-11, err_msg=field)
+    np.testing.assert_allclose(fast.coefficients[::2, :2], narrow.coefficients[::2], rtol=1e-12)
+    assert fast.aliased[::2].tolist() == [[False, False, True]] * len(X[::2])
+    ridge = irls.solve_many(X, y, families.Binomial(), penalty=Ridge(0.5))
+    np.testing.assert_array_equal(ridge.coefficients[::2, 2], 0.0)
+    assert ridge.rank.tolist() == [3] * G
+
+
 def test_a_separated_fit_is_never_taken_for_converged():
     """Under cloglog the weights of fitted rows vanish so fast that an increment is short long before eta is far."""
     y = np.stack([(X[:, 1] > np.quantile(X[:, 1], 0.1 + 0.08 * k)) * 1.0 for k, X in enumerate(XS)])
@@ -140,7 +157,8 @@ def test_small_systems(p):
     root = RNG.normal(size=(3, 4, 2 * p + 2, p)) * 10.0 ** RNG.uniform(-3, 3, (3, 4, 1, p))
     information = jnp.asarray(np.swapaxes(root, -1, -2) @ root)
     b = jnp.asarray(RNG.normal(size=(3, 4, p, 2)))
-    factor, increments, decrements = jax.vmap(jax.vmap(small_solve))(information, b)
+    every = jnp.ones(p, bool)
+    factor, increments, decrements = jax.vmap(jax.vmap(small_solve, (0, 0, None)), (0, 0, None))(information, b, every)
     inverse = jax.vmap(jax.vmap(lambda small: small.inverse()))(factor)
     # In units of the diagonal, as condition numbers of columns of different scale mean nothing.
     size = np.sqrt(np.diagonal(information, axis1=-2, axis2=-1))
@@ -150,7 +168,14 @@ def test_small_systems(p):
     np.testing.assert_allclose(increments, expected, rtol=1e-8, atol=1e-9 * np.abs(expected).max())
     np.testing.assert_allclose(decrements, np.sum(np.asarray(b) * np.asarray(increments), axis=-2), rtol=1e-8)
     np.testing.assert_allclose(factor.lengths, size, rtol=1e-12)
-    one = small_solve(information[0, 0], b[0, 0])
+    one = small_solve(information[0, 0], b[0, 0], every)
     np.testing.assert_allclose(one[1], increments[0, 0], rtol=1e-12)
     singular = jnp.ones((p + 1, p + 1))
-    assert not small_solve(singular, jnp.ones((p + 1, 1)))[0].smallest_pivot > 1e-8
+    assert not small_solve(singular, jnp.ones((p + 1, 1)), jnp.ones(p + 1, bool))[0].smallest_pivot > 1e-8
+    # A column of zeros is left out, and what is left is solved as without it.
+    wider = jnp.zeros((p + 1, p + 1)).at[1:, 1:].set(information[0, 0])
+    without, increments, decrements = small_solve(wider, jnp.zeros((p + 1, 2)).at[1:].set(b[0, 0]), jnp.arange(p + 1) > 0)
+    np.testing.assert_allclose(increments, np.vstack([np.zeros((1, 2)), one[1]]), rtol=1e-13)
+    np.testing.assert_allclose(decrements, one[2], rtol=1e-13)
+    assert without.aliased.tolist() == [True] + [False] * p
+    np.testing.assert_allclose(without.smallest_pivot, one[0].smallest_pivot, rtol=1e-13)

@@ -226,8 +226,7 @@ def initial(problem: Problem, algebra: Algebra, tolerance: float) -> State:
         return row.weights, wanted, Totals((jnp.sum(2.0 * row.loss - row.deviance), jnp.sum(at_zero.loss)))
 
     collected, totals = algebra.gather(rows, look)
-    keep = jnp.ones(problem.scale.shape, bool)
-    solved = algebra.solve(collected, problem.penalty, problem.pull(None, None), keep, tolerance)
+    solved = algebra.solve(collected, problem.penalty, problem.pull(None, None), problem.keep, tolerance)
     start, safe = solved.increments[:, 0], solved.increments[:, 1]
     constant, at_zero = totals.sums
     zero_valid = jnp.isfinite(at_zero)

@@ -100,7 +100,7 @@ def _solve_small(gram: _Gram, penalty: Array | None, pull: Array | None, keep: A
     if len(keep) > LARGEST:
         return _solve_gram(gram, penalty, pull, keep)
     gram = _penalized(gram, penalty, pull)
-    return Solved(*small_solve(gram.information, gram.scores))
+    return Solved(*small_solve(gram.information, gram.scores, keep))
 
 
 def _collect_triangle(design: Design, weights: Array, scores: Array) -> Array:

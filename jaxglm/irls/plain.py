@@ -60,14 +60,14 @@ def solve_plain(problem: Problem, options: IRLS, arrived: bool = False) -> Solut
     if problem.rows.offset is not None:
         below = iterate(_null(problem), replace(options, tol=max(options.tol, NULL_TOLERANCE)))
         null, known = below.coefficients[0], below.settled
-    keep = jnp.ones(problem.scale.shape, bool)
+    keep = problem.keep
     found = statistics(problem, PLAIN, reached.coefficients, keep, null)
     status = jnp.where(problem.n_obs == 0, Status.NO_DATA, Status.CONVERGED)
     status = jnp.where(problem.sound, status, Status.INVALID_DATA).astype(jnp.int32)
     decided = (_is_optimum(problem, options, reached, found) & known) | (status != Status.CONVERGED)
-    zero = jnp.zeros(problem.scale.shape, jnp.int32)
+    zero, coefficients = jnp.zeros(problem.scale.shape, jnp.int32), reached.coefficients + found.solved.increments[:, 1]
     return Solution(
-        coefficients=(reached.coefficients + found.solved.increments[:, 1]) / problem.scale,
+        coefficients=jnp.where(keep, coefficients / problem.scale, jnp.nan),
         covariance=found.covariance / problem.scale[:, None] / problem.scale,
         deviance=found.deviance,
         null_deviance=found.null_deviance,
@@ -135,7 +135,7 @@ def _linearised(problem: Problem) -> Solved:
         return row.weights, jnp.where(part.present, wanted, 0.0)[None, :], Totals(())
 
     collected, _ = PLAIN.gather(problem.rows, look)
-    return PLAIN.solve(collected, problem.penalty, problem.pull(None), jnp.ones(problem.scale.shape, bool))
+    return PLAIN.solve(collected, problem.penalty, problem.pull(None), problem.keep)
 
 
 def _start_eta(problem: Problem, rows: Rows) -> Array:
@@ -161,8 +161,7 @@ def _step(problem: Problem, options: IRLS, few: int, state: Reached) -> Reached:
     collected, totals = PLAIN.gather(problem.rows, look)
     # Where dispersion is known and no weights change, what is expected of Pearson's statistic does.
     chi_square = totals.sums if newton or family.dispersion is None else problem.total_weight
-    keep = jnp.ones(problem.scale.shape, bool)
-    solved = PLAIN.solve(collected, problem.penalty, problem.pull(state.coefficients), keep)
+    solved = PLAIN.solve(collected, problem.penalty, problem.pull(state.coefficients), problem.keep)
     decrement, n_iterations = solved.decrements[0], state.n_iterations + 1
     length, within = jnp.sqrt(decrement), options.tol * _unit(problem, chi_square)
     # The error left is at most rate / (1 - rate) of a step; the first has no rate, and has to be within tolerance itself.
@@ -211,4 +210,4 @@ def _null(problem: Problem) -> Problem:
     start = center - family.link(mean)
     start = jnp.where(jnp.isfinite(start), start, center - offset)
     rows = replace(problem.rows, design=Constant())
-    return replace(problem, rows=rows, scale=one, penalty=None, start=start[None])
+    return replace(problem, rows=rows, scale=one, penalty=None, start=start[None], keep=one > 0)

@@ -21,8 +21,8 @@ class Problem:
     penalty, start: (p,), on the scaled coefficients, or None; n_obs: rows of nonzero weight; total_weight: the sum of the
     positive ones;
     mean_response: their weighted mean of y; sound: whether every row is finite and valid; bare: whether all rows are
-    (`Family.bare`); reach: (p,), the largest
-    absolute value of each column, None where nobody watches for separation.
+    (`Family.bare`); keep: (p,), columns that are not nothing but zeros, like a dummy of a level that is absent; reach: (p,),
+    the largest absolute value of each column, None where nobody watches for separation.
     """
 
     rows: Rows
@@ -35,6 +35,7 @@ class Problem:
     mean_response: Array
     sound: Array
     bare: Array
+    keep: Array
     reach: Array | None
 
     @property
@@ -104,14 +105,14 @@ def pose(
     def count(part: Rows) -> Totals:
         weights = jnp.where(part.present, part.weights, 0.0)
         sums = (jnp.sum(part.weights != 0, dtype=jnp.int32), jnp.sum(weights), jnp.sum(weights * part.y))
-        reach = jnp.max(jnp.abs(part.design.matrix()), axis=0).astype(scale.dtype) if watched else None
         unsound, more = part.weights < 0, jnp.ones((), jnp.int32)
         if family.bare is not None:
             more = jnp.sum(part.present & ~family.bare(part.y), dtype=jnp.int32)
-        return Totals((*sums, jnp.sum(unsound, dtype=jnp.int32), more), reach)
+        return Totals((*sums, jnp.sum(unsound, dtype=jnp.int32), more), part.design.reach())
 
     totals = fold(rows, count)
     n_obs, total_weight, total_response, unsound, more = totals.sums
+    reach = totals.peaks.astype(scale.dtype)
     return Problem(
         rows=rows,
         family=family,
@@ -123,5 +124,6 @@ def pose(
         mean_response=total_response / jnp.where(total_weight > 0, total_weight, 1.0),
         sound=unsound == 0,
         bare=more == 0,
-        reach=totals.peaks,
+        keep=reach > 0 if penalty is None else (reach > 0) | (penalty > 0),
+        reach=reach if watched else None,
     )

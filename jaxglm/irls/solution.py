@@ -215,7 +215,7 @@ def null_intercept(problem: Problem, options: IRLS) -> Array | None:
         return None
     one = jnp.ones(1, problem.dtype)
     rows, start = replace(problem.rows, design=Constant()), _null_start(problem)
-    null = replace(problem, rows=rows, scale=one, penalty=None, start=start[None], reach=None)
+    null = replace(problem, rows=rows, scale=one, penalty=None, start=start[None], keep=one > 0, reach=None)
     # The deviance changes with the square of what is left to go.
     enough = replace(options, tol=max(options.tol, NULL_TOLERANCE))
     return optimise(null, NORMAL, enough).coefficients[0]

@@ -272,9 +272,8 @@ def step(
     # From coefficients the increment solves for the score; from start values of mu, for the working response itself.
     target = row.scores if coefficients is not None else row.scores + row.weights * (eta - known)
     collected = NORMAL.collect(rows.design, row.weights, target[None, :])
-    keep = jnp.ones(problem.scale.shape, bool)
-    solved = NORMAL.solve(collected, problem.penalty, problem.pull(base), keep)
-    information, score = NORMAL.normal(collected, len(keep))
+    solved = NORMAL.solve(collected, problem.penalty, problem.pull(base), problem.keep)
+    information, score = NORMAL.normal(collected, len(base))
     pulled = score[:, 0] if problem.penalty is None else score[:, 0] - problem.penalty * base
     penalized = information if problem.penalty is None else information + jnp.diag(problem.penalty)
     return Step(
