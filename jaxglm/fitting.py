@@ -35,9 +35,9 @@ from jaxglm.irls.solve import Data
 from jaxglm.irls.threads import cores, in_threads
 from jaxglm.kernels import steps
 from jaxglm.limits import put_limits
-from jaxglm.packing import EMPTY, Call, Crossed, Layout, Stacked, gather, per_lane, plan, reweighted, tiles
+from jaxglm.packing import EMPTY, Call, Crossed, Layout, Stacked, gather, per_lane, placed, plan, reweighted, tiles
 from jaxglm.separation import Separated, decide, polish
-from jaxglm.status import Status
+from jaxglm.status import Method, Status
 from jaxglm.task import Task
 
 SMALL, LARGE = Layout(lanes=64, rows=32), Layout(lanes=1, rows=2048)
@@ -96,6 +96,7 @@ def nothing(g: int, p: int) -> Solution:
         covariance=np.full((g, p, p), np.nan),
         spans_constant=np.zeros(g, bool),
         status=np.full(g, int(Status.NO_DATA)),
+        method=np.full(g, int(Method.IRLS)),
         infinite=np.zeros((g, p), np.int64),
         aliased=np.zeros((g, p), bool),
         direction=np.zeros((g, p)),
@@ -218,7 +219,7 @@ def _crossed(task: Task, size: int, members: np.ndarray) -> Solution:
         index = slice(members[0], members[0] + size)  # a view, not a copy
 
     def part(values: Any, axes: int) -> Any:
-        return None if values is None else np.asarray(values if np.ndim(values) == axes else values[index], dtype)
+        return None if values is None else placed(values if np.ndim(values) == axes else values[index], dtype)
 
     weights = np.ones(source.X.shape[-2]) if source.weights is None else source.weights
     data = Data(

@@ -18,10 +18,11 @@ from jaxglm import prediction, storage, summary, tables, wald
 from jaxglm.errors import UnknownGroupError
 from jaxglm.family import Family
 from jaxglm.groups import Groups
+from jaxglm.inference import Inference
 from jaxglm.irls.solution import Solution
 from jaxglm.observations import Observations
 from jaxglm.residuals import RowQuantities, means, require_type, row_quantities
-from jaxglm.status import Status
+from jaxglm.status import Method, Status
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Table:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GLMResults:
+class GLMResults(Inference):
     """The result of `jaxglm.glm`, `fit` and `scan`.
 
     With many fits, every array has a leading axis g; with one, there is none and scalars are plain. p coefficients.
@@ -198,7 +199,7 @@ class GLMResults:
     @property
     def method(self) -> Any:
         """How the estimates were made."""
-        return self._squeezed(np.full(len(self), "irls"))
+        return self._squeezed(np.array([method.label for method in Method])[self.solution.method])
 
     def _degrees(self) -> np.ndarray | None:
         """Degrees of freedom of t statistics (g, 1), None where they are z."""

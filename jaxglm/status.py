@@ -39,6 +39,22 @@ class Status(enum.IntEnum):
         return _MESSAGES[self]
 
 
+class Method(enum.IntEnum):
+    """How the estimates of a fit were made.
+
+    >>> from jaxglm.status import Method
+    >>> Method.IRLS.label
+    'irls'
+    """
+
+    IRLS = 0
+
+    @property
+    def label(self) -> str:
+        """The lower-case name, as tables print it."""
+        return self.name.lower()
+
+
 _MESSAGES = {
     Status.CONVERGED: "The estimates are at the optimum.",
     Status.SEPARATED: (

@@ -29,7 +29,7 @@ from jaxglm.irls.problem import Problem, typed
 from jaxglm.irls.solution import NULL_TOLERANCE, Solution, Statistics, statistics
 from jaxglm.irls.working import where_present, working
 from jaxglm.rows import Rows, Totals, fold
-from jaxglm.status import Status
+from jaxglm.status import Method, Status
 
 FEW = 12  # steps, what most fits can do with; a block waits for its slowest
 STILL = 1e-3  # what a last step may change all etas by; towards infinity no link makes it less in float64
@@ -78,6 +78,7 @@ def solve_plain(problem: Problem, options: IRLS, arrived: bool = False) -> Solut
         spans_constant=found.spans_constant,
         n_iterations=reached.n_iterations,
         status=status,
+        method=jnp.full_like(status, Method.IRLS),
         infinite=zero,
         aliased=~keep,
         direction=zero.astype(problem.dtype),

@@ -24,7 +24,7 @@ from jaxglm.irls.working import where_present, working
 from jaxglm.linalg import cholesky
 from jaxglm.links import Mean
 from jaxglm.rows import Rows, Totals, fold
-from jaxglm.status import Status
+from jaxglm.status import Method, Status
 
 NULL_TOLERANCE = 1e-7  # of the null model, in standard errors of its intercept
 DEPENDENT = 1e-10  # what may be left of the square of a column that others span, in the regression of 1 on all columns
@@ -39,7 +39,7 @@ class Solution:
     coefficients: (p,), NaN where aliased; covariance: (p, p); deviance, null_deviance, log_likelihood, dispersion;
     rank: independent columns; n_obs: rows of nonzero weight; spans_constant: whether the null model has an intercept;
     n_iterations; status: a `jaxglm.Status`; infinite: (p,), the direction -1, 0, 1 of diverging coefficients;
-    aliased: (p,), columns that depend on those before them;
+    method: a `jaxglm.status.Method`; aliased: (p,), columns that depend on those before them;
     direction: (p,), along which the likelihood rises for ever if the status is SEPARATED, else zero; undecided:
     whether this way of solving could not tell, as normal equations cannot where columns nearly depend on each other.
 
@@ -60,6 +60,7 @@ class Solution:
     spans_constant: Any
     n_iterations: Any
     status: Any
+    method: Any
     infinite: Any
     aliased: Any
     direction: Any
@@ -266,6 +267,7 @@ def conclude(problem: Problem, algebra: Algebra, options: IRLS, state: State) ->
         spans_constant=found.spans_constant,
         n_iterations=state.n_iterations,
         status=state.status,
+        method=jnp.full_like(state.status, Method.IRLS),
         infinite=jnp.where(diverging, jnp.sign(state.step), 0.0).astype(jnp.int32),
         aliased=~keep,
         direction=jnp.where(separated, state.step / problem.scale, 0.0),
