@@ -39,7 +39,7 @@ class Design(Protocol):
         """X' diag(w) X, shape (p, p), for w of shape (n,)."""
 
     def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
-        """X' diag(w) X and X' r' together, for w of shape (n,) and r of shape (k, n)."""
+        """X' diag(w) X, or its lower triangle row by row, and X' r' together, for w of shape (n,) and r of shape (k, n)."""
 
     def reach(self) -> Array:
         """The largest absolute value of each column, shape (p,)."""
@@ -174,6 +174,19 @@ class Appended:
 
     def matrix(self) -> Array:
         return jnp.concatenate([self.shared.matrix(), self.own[:, None]], axis=1)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Paired(Dense):
+    """A matrix of the fit's own, of whose Gram matrix only the lower triangle is computed, row by row, as suits a compiler
+    that takes arrays apart."""
+
+    def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
+        first, second = np.tril_indices(len(self.columns))
+        weighted = self.columns * w
+        pairs = jnp.stack([jnp.sum(weighted[i] * self.columns[j]) for i, j in zip(first, second, strict=True)])
+        return pairs, self.transposed_dot(r)
 
 
 @jax.tree_util.register_dataclass

@@ -25,19 +25,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxglm.ends import sides
+from jaxglm.irls import lanes
 from jaxglm.irls.blocks import Blocks, blocks_of, default_device, shares
 from jaxglm.irls.many import solve_batch, solve_plain_batch
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import typed
 from jaxglm.irls.ragged import Lanes, solve_tiles
-from jaxglm.irls.solution import Solution, reported
+from jaxglm.irls.solution import Solution, nothing, reported
 from jaxglm.irls.solve import Data
 from jaxglm.irls.threads import cores, in_threads
 from jaxglm.kernels import steps
 from jaxglm.limits import put_limits
-from jaxglm.packing import EMPTY, Call, Crossed, Layout, Stacked, gather, per_lane, placed, plan, reweighted, tiles
+from jaxglm.packing import EMPTY, Call, Crossed, Layout, Stacked, gather, lane_rows, per_lane, placed, plan, reweighted, tiles
 from jaxglm.separation import Separated, decide, polish
-from jaxglm.status import Method, Status
+from jaxglm.status import Status
 from jaxglm.task import Task
 
 SMALL, LARGE = Layout(lanes=64, rows=32), Layout(lanes=1, rows=2048)
@@ -59,7 +60,8 @@ def fit(task: Task, progress: Progress | None = None, plain: bool = True) -> Sol
     groups = np.flatnonzero(task.source.sizes > 0)
     with arithmetic(task.device):
         if plain or task.options.factorization != "auto":
-            (_plain_crossed if isinstance(task.source, Crossed) else _plain)(task, found, groups, progress)
+            rest = _plain_lanes(task, found, groups, progress)
+            (_plain_crossed if isinstance(task.source, Crossed) else _plain)(task, found, rest, progress)
             undecided = groups[found.undecided[groups]]
             # Where not even one step was taken, normal equations could not be trusted.
             tried = undecided[(found.n_iterations[undecided] > 0) | (task.dtype != np.float64)]
@@ -85,25 +87,6 @@ def arithmetic(device: Any = None) -> Iterator[None]:
         if device is not None:
             stack.enter_context(jax.default_device(device))
         yield
-
-
-def nothing(g: int, p: int) -> Solution:
-    """g solutions of fits without data."""
-    numbers = {name: np.full(g, np.nan) for name in ("deviance", "null_deviance", "log_likelihood", "dispersion")}
-    counts = {name: np.zeros(g, np.int64) for name in ("rank", "n_obs", "n_iterations")}
-    return Solution(
-        coefficients=np.full((g, p), np.nan),
-        covariance=np.full((g, p, p), np.nan),
-        spans_constant=np.zeros(g, bool),
-        status=np.full(g, int(Status.NO_DATA)),
-        method=np.full(g, int(Method.IRLS)),
-        infinite=np.zeros((g, p), np.int64),
-        aliased=np.zeros((g, p), bool),
-        direction=np.zeros((g, p)),
-        undecided=np.zeros(g, bool),
-        **numbers,
-        **counts,
-    )
 
 
 def _store(found: Solution, groups: np.ndarray, solution: Solution) -> None:
@@ -141,6 +124,24 @@ def _solve_call(task: Task, options: IRLS, plain: bool, call: Call) -> Solution:
             solution = replace(solution, n_iterations=stepped.n_iterations)
         used = call.groups[: call.n_blocks] != EMPTY
         return jax.tree.map(lambda leaf: np.asarray(leaf)[: call.n_blocks][used], solution)
+
+
+def _plain_lanes(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> np.ndarray:
+    """The plain pass by lanes of a CPU, where that is possible; returns the groups that are left."""
+    job = lanes.Job(lane_rows(task.source), task.family, task.penalty, task.start, task.options, task.dtype)
+    fit = lanes.fits(job, task.source.sizes[groups])
+    if not fit.any() or lanes.available(job, default_device()):
+        return groups
+    taken, done = groups[fit], 0
+
+    def tell(more: int) -> None:
+        nonlocal done
+        done += more
+        if progress:
+            progress(done, len(taken))
+
+    lanes.solve(job, found, taken, tell)
+    return groups[~fit]
 
 
 def _plain(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> None:

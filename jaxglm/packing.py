@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from jaxglm.irls.lanes.run import Rows
 from jaxglm.irls.ragged import Tiles
 
 EMPTY = -1  # a lane without a group
@@ -139,6 +140,20 @@ def gather(source: Source, groups: np.ndarray) -> Stacked:
     owner = np.repeat(np.arange(len(groups)), sizes)
     picked = source.pick(np.asarray(groups)[owner], np.arange(len(owner)) - starts[owner])
     return Stacked(picked.X, picked.y, picked.weights, picked.offset, None, starts, sizes)
+
+
+def lane_rows(source: Source) -> Rows:
+    """The rows of a source, where they are, as lanes of a CPU look them up."""
+    if isinstance(source, Stacked):
+        weights = None if source.weights is None else np.asarray(source.weights)
+        return Rows(source.X, source.y, weights, source.offset, source.starts, source.sizes, source.order)
+    assert isinstance(source, Crossed)
+    own, code, drop = None, None, False
+    if source.own is not None:
+        own, code, drop = source.own.values, source.own.code, source.own.drop
+    nowhere, sizes = np.zeros(source.g, np.int64), source.sizes
+    shared = source.X.ndim == 2
+    return Rows(source.X, source.y, source.weights, source.offset, nowhere, sizes, None, own, code, drop, shared)
 
 
 def owners(stacked: Stacked) -> np.ndarray:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxglm.designs import HIGHEST, Design
+from jaxglm.designs import HIGHEST, Design, from_pairs
 from jaxglm.linalg import LARGEST, Factor, Small, cholesky, least_pivot, orthogonal, small_solve, stack
 from jaxglm.rows import Rows, Totals, accumulate
 
@@ -80,6 +80,11 @@ def _collect_gram(design: Design, weights: Array, scores: Array) -> _Gram:
     return _Gram(*design.normal(weights, scores))
 
 
+def _whole(gram: _Gram, p: int) -> _Gram:
+    """With the whole information matrix, where only its lower triangle was collected."""
+    return gram if gram.information.ndim == 2 else replace(gram, information=from_pairs(gram.information, p))
+
+
 def _penalized(gram: _Gram, penalty: Array | None, pull: Array | None) -> _Gram:
     information = gram.information if penalty is None else gram.information + jnp.diag(penalty)
     return _Gram(information, gram.scores if pull is None else gram.scores + pull)
@@ -97,9 +102,9 @@ def _solve_gram(gram: _Gram, penalty: Array | None, pull: Array | None, keep: Ar
 
 
 def _solve_small(gram: _Gram, penalty: Array | None, pull: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
-    if len(keep) > LARGEST:
+    if len(keep) > LARGEST and gram.information.ndim == 2:
         return _solve_gram(gram, penalty, pull, keep)
-    gram = _penalized(gram, penalty, pull)
+    gram = _penalized(_whole(gram, len(keep)), penalty, pull)
     return Solved(*small_solve(gram.information, gram.scores, keep))
 
 
@@ -131,6 +136,7 @@ def _add(a: _Gram, b: _Gram) -> _Gram:
 
 
 def _normal_of_gram(gram: _Gram, p: int) -> tuple[Array, Array]:
+    gram = _whole(gram, p)
     return gram.information, gram.scores
 
 

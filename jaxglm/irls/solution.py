@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxglm.designs import Constant
@@ -272,6 +273,25 @@ def conclude(problem: Problem, algebra: Algebra, options: IRLS, state: State) ->
         aliased=~keep,
         direction=jnp.where(separated, state.step / problem.scale, 0.0),
         undecided=state.doubtful,
+    )
+
+
+def nothing(g: int, p: int) -> Solution:
+    """Room for the solutions of g fits; what it says is that they have no data."""
+    numbers = {name: np.full(g, np.nan) for name in ("deviance", "null_deviance", "log_likelihood", "dispersion")}
+    counts = {name: np.zeros(g, np.int64) for name in ("rank", "n_obs", "n_iterations")}
+    return Solution(
+        coefficients=np.full((g, p), np.nan),
+        covariance=np.full((g, p, p), np.nan),
+        spans_constant=np.zeros(g, bool),
+        status=np.full(g, int(Status.NO_DATA)),
+        method=np.full(g, int(Method.IRLS)),
+        infinite=np.zeros((g, p), np.int64),
+        aliased=np.zeros((g, p), bool),
+        direction=np.zeros((g, p)),
+        undecided=np.zeros(g, bool),
+        **numbers,
+        **counts,
     )
 
 

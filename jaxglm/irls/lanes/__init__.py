@@ -1,0 +1,18 @@
+"""Lanes of a CPU: whole fits side by side in the registers of its vector unit.
+
+XLA computes a batched fit operation by operation, each of which goes through memory and is scheduled by itself. Here the
+same functions of one fit, as JAX traces them, are translated into one loop of machine code in which every number is a vector
+register, one fit a lane. `program` is what is translated, `translate` and `code` do it, `functions` has what is not an
+instruction, `kernel` looks up rows and puts results away, `machine` is the compiler (LLVM, by llvmlite, an extra), `run` deals
+groups out to threads, and `guard` says whether all that is possible.
+
+    if available(job, device) is None:
+        solve(job, found, groups)    # fills the arrays of found
+
+Fits that come out `undecided` are for the general path, which is also there where lanes are not.
+"""
+
+from jaxglm.irls.lanes.guard import available
+from jaxglm.irls.lanes.run import Job, Rows, fits, solve
+
+__all__ = ["Job", "Rows", "available", "fits", "solve"]

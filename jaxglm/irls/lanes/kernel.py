@@ -1,0 +1,324 @@
+"""The kernel: for one block of lanes after the other, look up rows, solve, and put away what was found.
+
+A kernel is a function of a range of blocks and a table of addresses. A block is a handful of groups, one a lane, listed
+beforehand; groups of about the same size share a block, and lanes without a group are marked. Rows are looked up where the
+user has them, in whatever type and order, and put side by side, lane by lane, in a little memory that stays in the cache
+while the fit goes over them again and again. Strides are data, so one kernel serves arrays of any layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from jaxglm.irls.lanes.code import KINDS, LLVM_TYPES, Code, Number, constant
+from jaxglm.irls.lanes.program import Shape, traced_prepare, traced_solve
+from jaxglm.irls.lanes.translate import LLVM_OF, Memory, Translator, of_one
+from jaxglm.irls.solution import Solution
+
+ATTRIBUTES = 'nounwind "prefer-vector-width"="512" "min-legal-vector-width"="512"'
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a kernel finds things. lanes: fits side by side; chunk: numbers a lane in a chunk of rows; parameters, results:
+    numbers a lane; leaves: the shapes of the solution's fields."""
+
+    lanes: int
+    chunk: int
+    parameters: int
+    results: int
+    leaves: tuple[tuple[int, ...], ...]
+
+
+TABLE = ("blocks", "counts", "sizes", "starts", "order", "scratch", "shared")  # addresses at the head of the table
+ROWS = ("X", "y", "weights", "offset")  # each with an address and strides by group, row and column, in bytes
+
+
+def slots(shape: Shape) -> list[str]:
+    """The names of the table's entries, one after the other."""
+    names = list(TABLE)
+    for role in ROWS:
+        names += [f"{role}.{part}" for part in ("address", "group", "row", "column")]
+    for index in range(n_leaves(shape)):
+        names += [f"parameter{index}.{part}" for part in ("address", "group", "column")]
+    return [*names, *(f"result.{field.name}" for field in fields(Solution))]
+
+
+def n_leaves(shape: Shape) -> int:
+    """Arrays of numbers of each fit: the family's parameters, penalty, start."""
+    return shape.family.num_leaves + shape.penalty + shape.start
+
+
+def widths(shape: Shape) -> list[int]:
+    """How many numbers each of them has."""
+    return [1] * shape.family.num_leaves + [shape.p] * (shape.penalty + shape.start)
+
+
+def written(shape: Shape, lanes: int) -> tuple[str, Layout]:
+    """The text of the kernel, whose function is called `run`, and its layout."""
+    solve, leaves = _solve(shape, lanes)
+    chunk = shape.chunk * (shape.loaded + 2 + (shape.offset is not None))
+    results = sum(int(np.prod(leaf, dtype=int)) for leaf in leaves)
+    layout = Layout(lanes, chunk, sum(widths(shape)), results, leaves)
+    run = _Run(shape, layout)
+    run.write()
+    declared = sorted({**solve.declared, **run.code.declared}.values())
+    head = "define internal void @solve(ptr noalias readonly %rows, ptr noalias readonly %shared, i32 %count, "
+    head += f"ptr noalias readonly %parameters, ptr noalias %results) noinline {ATTRIBUTES} {{\nentry:"
+    body = f"define void @run(i64 %begin, i64 %end, ptr %table) {ATTRIBUTES} {{\nentry:"
+    text = "\n".join([*declared, head, *solve.lines, "  ret void", "}", body, *run.code.lines, "}"])
+    return text, layout
+
+
+def _solve(shape: Shape, lanes: int) -> tuple[Code, tuple[tuple[int, ...], ...]]:
+    """The function that fits one block."""
+    jaxpr, found = traced_solve(shape)
+    code, kind = Code(lanes), KINDS[np.dtype(shape.dtype)]
+    code.scopes[0] = {}
+    step = shape.chunk * (shape.loaded + 2 + (shape.offset is not None))
+
+    def rows(place: int, more: tuple[int, ...]) -> Memory:
+        pointer = code.write("ptr", True, f"getelementptr {LLVM_OF[kind]}, ptr %rows, i64 {place * shape.chunk * lanes}")
+        return Memory(pointer.text, kind, (*more, shape.chunk), step, False)
+
+    arguments: list[Any] = []
+    if shape.shared:
+        n = shape.p - shape.loaded
+        arguments.append(Memory("%shared", kind, (n, shape.chunk), n * shape.chunk, True))
+    if shape.loaded:
+        arguments.append(rows(0, (shape.loaded,)))
+    arguments += [rows(shape.loaded + place, ()) for place in range(2 + (shape.offset is not None))]
+    arguments.append(of_one(Number("%count", "i32", True)))
+    place = 0
+    for index, width in enumerate(widths(shape)):
+        numbers = np.empty(width, object)
+        for j in range(width):
+            numbers[j] = _load(code, "%parameters", place, kind)
+            place += 1
+        arguments.append(numbers.reshape(()) if index < shape.family.num_leaves else numbers)
+    results = Translator(code).run(jaxpr, arguments)
+    for place, number in enumerate(number for array in results for number in array.reshape(-1)):
+        _store(code, number, place)
+    return code, tuple(array.shape for array in results)
+
+
+def _load(code: Code, address: str, place: int, kind: str) -> Number:
+    scalar = LLVM_TYPES[kind]
+    pointer = code.write("ptr", True, f"getelementptr {scalar}, ptr {address}, i64 {place * code.lanes}")
+    return code.write(kind, False, f"load {code.type_of(kind, False)}, ptr {pointer.text}, align 8")
+
+
+def _store(code: Code, number: Number, place: int) -> None:
+    """Put away a result, in float64 or as a whole number of 64 bits."""
+    number = code.spread(number)
+    if number.kind == "f32":
+        number = code.convert("fpext", number, "f64")
+    elif number.kind == "bool":
+        number = code.convert("zext", number, "i64")
+    elif number.kind == "i32":
+        number = code.convert("sext", number, "i64")
+    pointer = code.write("ptr", True, f"getelementptr i64, ptr %results, i64 {place * code.lanes}")
+    code.lines.append(f"  store {code.type_of(number.kind, False)} {number.text}, ptr {pointer.text}, align 8")
+
+
+class _Run:
+    """Writes the function that goes over blocks."""
+
+    def __init__(self, shape: Shape, layout: Layout) -> None:
+        self.shape, self.layout, self.code = shape, layout, Code(layout.lanes)
+        self.kind = KINDS[np.dtype(shape.dtype)]
+        self.slot: dict[str, Number] = {}
+
+    def write(self) -> None:
+        code = self.code
+        for index, name in enumerate(slots(self.shape)):
+            pointer = code.write("ptr", True, f"getelementptr i64, ptr %table, i64 {index}")
+            self.slot[name] = code.write("i64", True, f"load i64, ptr {pointer.text}, align 8")
+        size = 8 * self.layout.lanes
+        parameters = self.pointer(self.slot["scratch"])
+        after = code.binary("add", self.slot["scratch"], constant(size * self.layout.parameters, "i64"))
+        results = self.pointer(after)
+        rows = self.pointer(code.binary("add", after, constant(size * self.layout.results, "i64")))
+        shared = self.pointer(self.slot["shared"])
+        for block in self.loop("blocks", Number("%begin", "i64", True), Number("%end", "i64", True)):
+            first = code.binary("mul", block, constant(self.layout.lanes, "i64"))
+            listed = self.at(self.slot["blocks"], first)
+            groups = code.write("i64", False, f"load {code.type_of('i64', False)}, ptr {listed.text}, align 8")
+            used = code.binary("icmp sge", groups, constant(0, "i64"), "bool")
+            groups = code.select(used, groups, constant(0, "i64"))
+            count = code.write("i64", True, f"load i64, ptr {self.at(self.slot['counts'], block).text}, align 8")
+            self.load_parameters(groups, used, parameters.text)
+            self.load_rows(groups, used, count, parameters.text, rows.text)
+            chunks = code.convert("trunc", count, "i32")
+            code.lines.append(
+                f"  call void @solve(ptr {rows.text}, ptr {shared.text}, i32 {chunks.text}, ptr {parameters.text}, "
+                f"ptr {results.text})"
+            )
+            self.put_away(first, results.text)
+        code.lines.append("  ret void")
+
+    def loop(self, name: str, begin: Number, end: Number) -> Iterator[Number]:
+        """A loop over whole numbers; what is written while this waits is its body."""
+        code = self.code
+        code.count += 1
+        head, body, done = (f"{name}_{part}{code.count}" for part in ("head", "body", "done"))
+        before = code.block
+        code.jump(head)
+        code.label(head)
+        place = len(code.lines)
+        index = Number(code.name(), "i64", True)
+        code.lines.append("")
+        code.scopes.append({})
+        code.branch(code.binary("icmp slt", index, end, "bool"), body, done)
+        code.label(body)
+        yield index
+        following = code.binary("add", index, constant(1, "i64"))
+        code.lines[place] = f"  {index.text} = phi i64 [ {begin.text}, %{before} ], [ {following.text}, %{code.block} ]"
+        code.jump(head)
+        code.scopes.pop()
+        code.label(done)
+
+    def pointer(self, address: Number) -> Number:
+        return self.code.write("ptr", True, f"inttoptr i64 {address.text} to ptr")
+
+    def at(self, address: Number, index: Number) -> Number:
+        """A pointer to a number of 64 bits."""
+        offset = self.code.binary("mul", index, constant(8, "i64"))
+        return self.pointer(self.code.binary("add", address, offset))
+
+    def gather(self, addresses: Number, kind: str, inside: Number) -> Number:
+        """One number a lane, from addresses; nothing where a lane is not `inside`."""
+        code, lanes = self.code, self.layout.lanes
+        scalar = LLVM_TYPES[kind]
+        suffix = {"double": "f64", "float": "f32"}.get(scalar, scalar)
+        name = f"@llvm.masked.gather.v{lanes}{suffix}.v{lanes}p0"
+        values, pointers, flags = f"<{lanes} x {scalar}>", f"<{lanes} x ptr>", f"<{lanes} x i1>"
+        code.declared[name] = f"declare {values} {name}({pointers}, i32 immarg, {flags}, {values})"
+        where = code.write("ptr", False, f"inttoptr <{lanes} x i64> {code.wide(addresses)} to {pointers}")
+        call = f"call {values} {name}({pointers} {where.text}, i32 {np.dtype(_DTYPE[kind]).itemsize}, {flags} "
+        return code.write(kind, False, f"{call}{code.wide(inside)}, {values} zeroinitializer)")
+
+    def load_parameters(self, groups: Number, used: Number, address: str) -> None:
+        """The family's parameters, penalty and start of a block's groups."""
+        code, place = self.code, 0
+        for index, width in enumerate(widths(self.shape)):
+            name = f"parameter{index}"
+            of_group = code.binary("mul", groups, self.slot[f"{name}.group"])
+            base = code.binary("add", of_group, self.slot[f"{name}.address"])
+            for j in range(width):
+                more = code.binary("mul", self.slot[f"{name}.column"], constant(j, "i64"))
+                number = self.gather(code.binary("add", base, more), "f64", used)
+                number = code.select(used, number, constant(1.0, "f64"))
+                self.keep(self.arithmetic(number), address, place)
+                place += 1
+
+    def arithmetic(self, number: Number) -> Number:
+        """A number in the type of the arithmetic."""
+        return Translator(self.code)._convert(number, self.kind)
+
+    def keep(self, number: Number, address: str, place: int) -> None:
+        """Store one number a lane at a place."""
+        code = self.code
+        pointer = code.write("ptr", True, f"getelementptr {LLVM_TYPES[self.kind]}, ptr {address}, i64 {place * code.lanes}")
+        code.lines.append(f"  store {code.type_of(self.kind, False)} {code.wide(number)}, ptr {pointer.text}, align 8")
+
+    def load_rows(self, groups: Number, used: Number, count: Number, parameters: str, address: str) -> None:
+        """Rows of a block's groups, made ready."""
+        code, shape, chunk = self.code, self.shape, self.shape.chunk
+        sizes = self.by_group("sizes", groups, used)
+        starts = self.by_group("starts", groups, used)
+        translator, jaxpr = Translator(code), traced_prepare(shape)
+        family = []
+        for j in range(shape.family.num_leaves):
+            family.append(of_one(_load(code, parameters, j, self.kind)))
+        end = code.binary("mul", count, constant(chunk, "i64"))
+        for index in self.loop("rows", constant(0, "i64"), end):
+            inside = code.binary("icmp slt", code.spread(index), sizes, "bool")
+            row = code.binary("add", code.spread(index), starts)
+            if shape.ordered:
+                offset = code.binary("mul", row, constant(8, "i64"))
+                row = self.gather(code.binary("add", self.slot["order"], offset), "i64", inside)
+            arguments = [*family, *self.row(groups, row, inside)]
+            results = translator.run(jaxpr, arguments)
+            numbers = [number for array in results for number in array.reshape(-1)]
+            if chunk == 1:
+                begin = code.binary("mul", index, constant(self.layout.chunk * code.lanes, "i64"))
+            else:
+                whole = code.binary("sdiv", index, constant(chunk, "i64"))
+                within = code.binary("sub", index, code.binary("mul", whole, constant(chunk, "i64")))
+                begin = code.binary("mul", whole, constant(self.layout.chunk * code.lanes, "i64"))
+                begin = code.binary("add", begin, code.binary("mul", within, constant(code.lanes, "i64")))
+            here = code.write("ptr", True, f"getelementptr {LLVM_TYPES[self.kind]}, ptr {address}, i64 {begin.text}")
+            for place, number in enumerate(numbers):
+                self.keep(number, here.text, place * chunk)
+
+    def by_group(self, name: str, groups: Number, used: Number) -> Number:
+        offset = self.code.binary("mul", groups, constant(8, "i64"))
+        return self.gather(self.code.binary("add", self.slot[name], offset), "i64", used)
+
+    def row(self, groups: Number, row: Number, inside: Number) -> list[np.ndarray]:
+        """What one row of every lane holds, in the order of `program.prepare`."""
+        code, shape = self.code, self.shape
+        out: list[np.ndarray] = []
+        if shape.loaded:
+            columns = np.empty(shape.loaded, object)
+            base = self.base("X", groups, row)
+            kind = KINDS[np.dtype(shape.own or shape.X)]
+            for j in range(shape.loaded):
+                more = code.binary("mul", self.slot["X.column"], constant(j, "i64"))
+                number = self.gather(code.binary("add", base, more), kind, inside)
+                columns[j] = number if shape.own else self.arithmetic(number)
+            out.append(columns)
+        for role, given in (("y", shape.y), ("weights", shape.weights), ("offset", shape.offset)):
+            if given is not None:
+                number = self.gather(self.base(role, groups, row), KINDS[np.dtype(given)], inside)
+                out.append(of_one(self.arithmetic(number)))
+            elif role == "weights":
+                out.append(of_one(code.select(inside, constant(1.0, self.kind), constant(0.0, self.kind))))
+        return out
+
+    def base(self, role: str, groups: Number, row: Number) -> Number:
+        code = self.code
+        of_group = code.binary("add", code.binary("mul", groups, self.slot[f"{role}.group"]), self.slot[f"{role}.address"])
+        return code.binary("add", of_group, code.binary("mul", row, self.slot[f"{role}.row"]))
+
+    def put_away(self, first: Number, results: str) -> None:
+        """The results of a block, each where its group has its place."""
+        code, lanes = self.code, self.layout.lanes
+        for lane in self.loop("lanes", constant(0, "i64"), constant(lanes, "i64")):
+            place = self.at(self.slot["blocks"], code.binary("add", first, lane))
+            group = code.write("i64", True, f"load i64, ptr {place.text}, align 8")
+            there, skip = f"there{code.count}", f"skip{code.count}"
+            code.branch(code.binary("icmp sge", group, constant(0, "i64"), "bool"), there, skip)
+            code.label(there)
+            code.scopes.append({})
+            at = 0
+            for field, shape in zip(fields(Solution), self.layout.leaves, strict=True):
+                at = self.scatter(field.name, shape, at, group, lane, results)
+            code.scopes.pop()
+            code.jump(skip)
+            code.label(skip)
+
+    def scatter(self, name: str, shape: Sequence[int], at: int, group: Number, lane: Number, results: str) -> int:
+        """One field of one lane; returns where the next begins."""
+        code, size = self.code, int(np.prod(shape, dtype=int))
+        each = 1 if name in FLAGS else 8
+        begin = code.binary("mul", group, constant(size * each, "i64"))
+        target = self.pointer(code.binary("add", self.slot[f"result.{name}"], begin))
+        for j in range(size):
+            source = code.write("ptr", True, f"getelementptr i64, ptr {results}, i64 {(at + j) * code.lanes}")
+            source = code.write("ptr", True, f"getelementptr i64, ptr {source.text}, i64 {lane.text}")
+            value = code.write("i64", True, f"load i64, ptr {source.text}, align 8")
+            if name in FLAGS:
+                value = code.convert("trunc", value, "i8")
+            to = code.write("ptr", True, f"getelementptr {LLVM_TYPES[value.kind]}, ptr {target.text}, i64 {j}")
+            code.lines.append(f"  store {LLVM_TYPES[value.kind]} {value.text}, ptr {to.text}, align {each}")
+        return at + size
+
+
+FLAGS = frozenset(["spans_constant", "aliased", "undecided"])
+_DTYPE = {kind: dtype for dtype, kind in KINDS.items()}

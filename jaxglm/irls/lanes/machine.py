@@ -1,0 +1,57 @@
+"""The compiler behind the lanes: LLVM, by way of llvmlite, for the CPU that this runs on."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+@dataclass(frozen=True)
+class Compiled:
+    """Machine code. address: of its function; owner: what keeps it in memory."""
+
+    address: int
+    owner: Any
+
+
+@cache
+def target() -> Any:
+    """The machine to compile for."""
+    from llvmlite import binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    features = binding.get_host_cpu_features()
+    made = binding.Target.from_default_triple()
+    return made.create_target_machine(cpu=binding.get_host_cpu_name(), features=features.flatten(), opt=3, jit=True)
+
+
+@cache
+def vector_bytes() -> int:
+    """The width of a vector register."""
+    from llvmlite import binding
+
+    return 64 if binding.get_host_cpu_features().get("avx512f") else 32
+
+
+def compiled(text: str, name: str) -> Compiled:
+    """The machine code of a program's function. Raises RuntimeError for what is not a program."""
+    from llvmlite import binding
+
+    machine = target()
+    module = binding.parse_assembly(text)
+    module.triple, module.data_layout = machine.triple, str(machine.target_data)
+    module.verify()
+    options = binding.create_pipeline_tuning_options(speed_level=2)
+    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
+    builder = binding.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    engine = binding.create_mcjit_compiler(module, machine)
+    engine.finalize_object()
+    return Compiled(engine.get_function_address(name), engine)
+
+
+def called(code: Compiled, begin: int, end: int, table: int) -> None:
+    """Call the function of a range and of the address of a table; other threads run while it does."""
+    ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)(code.address)(begin, end, table)

@@ -1,0 +1,161 @@
+"""What a lane computes: the functions of one fit, traced for translation.
+
+These are the functions that all other ways of fitting call: `Rows.prepared` for a row as it is loaded, `irls.plain` for the
+fit. What is special is only their shape. Rows come in chunks of a few, and a design adds up the triangle of its Gram matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxglm.designs import Paired
+from jaxglm.family import Family
+from jaxglm.irls.options import IRLS
+from jaxglm.irls.plain import solve_plain
+from jaxglm.irls.problem import pose
+from jaxglm.irls.solution import Solution
+from jaxglm.rows import Chunks, Rows
+
+NOMINAL = 2**20  # chunks that a program is traced for; how many there are is data
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a program depends on.
+
+    p: columns; chunk: rows of a chunk; dtype: of the arithmetic; shared: whether the design is that of all fits, but for a
+    last column where there is an `own`; X, y, weights, offset, own: the types in which they lie in memory, None for what is
+    not there; code: what stands for missing in `own`; drop: whether rows without a value of `own` are not there; ordered:
+    whether rows are looked up by an order; family: its structure; penalty, start: whether they are given; options.
+    """
+
+    p: int
+    chunk: int
+    dtype: str
+    shared: bool
+    X: str
+    y: str
+    weights: str | None
+    offset: str | None
+    own: str | None
+    code: int | None
+    drop: bool
+    ordered: bool
+    family: Any
+    penalty: bool
+    start: bool
+    options: IRLS
+
+    @property
+    def loaded(self) -> int:
+        """Columns that are loaded for each fit."""
+        return self.p if not self.shared else int(self.own is not None)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Row:
+    """One row of a fit: x: (k,), the columns that are loaded for each fit, or None; y, weights; offset, or None."""
+
+    x: Array | None
+    y: Array
+    weights: Array
+    offset: Array | None
+
+
+def prepare(shape: Shape, family: Family, row: Row) -> Row:
+    """The row as `Rows.prepared` leaves it, in the type of the arithmetic."""
+    dtype, weights = jnp.dtype(shape.dtype), row.weights
+    x = None if row.x is None else row.x.astype(dtype)
+    if shape.own is not None:
+        assert row.x is not None and x is not None
+        lost = jnp.isnan(x[0])
+        lost = lost if shape.code is None else lost | (row.x[0] == jnp.asarray(shape.code, row.x.dtype))
+        x = jnp.where(lost, jnp.nan, x)
+        weights = jnp.where(lost, 0.0, weights) if shape.drop else weights
+    one = Rows(None, row.y[None], weights[None], None if row.offset is None else row.offset[None])
+    ready = one.prepared(family, jnp.zeros(1, bool))
+    if x is not None:
+        x = jnp.where(one.usable(family), x, 0.0)
+    return Row(x, ready.y[0], ready.weights[0], None if ready.offset is None else ready.offset[0])
+
+
+def solve(
+    shape: Shape, X: Array | None, own: Array | None, rows: Any, count: Array, family: Family, penalty: Any, start: Any
+) -> Solution:
+    """One fit. X: (T, p, chunk) of a shared design, own: (T, k, chunk) columns of the fit's own; rows: y, weights and offset
+    (T, chunk); count: chunks that are filled."""
+    y, weights, offset = rows
+    columns = jnp.zeros((), jnp.int32)
+    design: Any = _Chunked(X, own)
+    part = Rows(design, y, weights, offset, Chunks(columns, count))
+    scale = jnp.ones(shape.p, jnp.dtype(shape.dtype))
+    problem = pose(part, family, scale, penalty, start, watched=False)
+    return solve_plain(problem, shape.options)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Chunked:
+    """A design of shared columns and the fit's own; every method is that of `Paired`."""
+
+    shared: Array | None
+    own: Array | None
+
+    def _design(self) -> Paired:
+        parts = [part for part in (self.shared, self.own) if part is not None]
+        return Paired(jnp.concatenate(parts))
+
+    def dot(self, v: Array) -> Array:
+        return self._design().dot(v)
+
+    def transposed_dot(self, r: Array) -> Array:
+        return self._design().transposed_dot(r)
+
+    def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
+        return self._design().normal(w, r)
+
+    def reach(self) -> Array:
+        return self._design().reach()
+
+
+def traced_prepare(shape: Shape) -> Any:
+    """The jaxpr of `prepare`: family leaves, then x, y, weights, offset as far as they are there."""
+    dtype = np.dtype(shape.dtype)
+    number = jax.ShapeDtypeStruct((), dtype)
+    of_x = np.dtype(shape.own or dtype)
+    row = Row(
+        x=jax.ShapeDtypeStruct((shape.loaded,), of_x) if shape.loaded else None,
+        y=number,
+        weights=number,
+        offset=number if shape.offset else None,
+    )
+    family = jax.tree.unflatten(shape.family, [number] * shape.family.num_leaves)
+    return jax.make_jaxpr(partial(prepare, shape))(family, row)
+
+
+def traced_solve(shape: Shape) -> tuple[Any, Any]:
+    """The jaxpr of `solve` and the shapes of its `Solution`: shared X, own columns, y, weights, offset as far as they are
+    there, then count, family leaves, penalty and start."""
+    dtype = np.dtype(shape.dtype)
+
+    def array(*more: int) -> Any:
+        return jax.ShapeDtypeStruct(more, dtype)
+
+    rows = tuple(array(NOMINAL, shape.chunk) if there else None for there in (True, True, shape.offset))
+    return jax.make_jaxpr(partial(solve, shape), return_shape=True)(
+        array(NOMINAL, shape.p - shape.loaded, shape.chunk) if shape.shared else None,
+        array(NOMINAL, shape.loaded, shape.chunk) if shape.loaded else None,
+        rows,
+        jax.ShapeDtypeStruct((), np.int32),
+        jax.tree.unflatten(shape.family, [array()] * shape.family.num_leaves),
+        array(shape.p) if shape.penalty else None,
+        array(shape.p) if shape.start else None,
+    )

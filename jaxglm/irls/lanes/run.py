@@ -1,0 +1,216 @@
+"""Running kernels: which groups go side by side, and which thread takes them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxglm.family import Family
+from jaxglm.irls.lanes.code import KINDS
+from jaxglm.irls.lanes.kernel import FLAGS, Layout, slots, written
+from jaxglm.irls.lanes.machine import Compiled, called, compiled, vector_bytes
+from jaxglm.irls.lanes.program import Shape
+from jaxglm.irls.options import IRLS
+from jaxglm.irls.solution import Solution
+from jaxglm.irls.threads import cores
+
+CHUNK = 4  # rows that are looked at together
+RANGES = 16  # into which each thread's share of the blocks is cut
+MOST = 2**23  # numbers of the rows of a block
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of g fits, where the user has them.
+
+    X: (N, p), (g, n, p), or (n, p) that all fits share; y, weights, offset: (N,), (g, n) or (n,), the latter two also None;
+    own: (g, n), a last column of each fit's own beside a shared X, or None, where `code` stands for missing, and rows that
+    miss it are not there if `drop`; shared: whether X is shared; starts, sizes: (g,), the rows of each fit, after
+    `order` (M,), the numbers of rows sorted by group, or None.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray | None
+    offset: np.ndarray | None
+    starts: np.ndarray
+    sizes: np.ndarray
+    order: np.ndarray | None = None
+    own: np.ndarray | None = None
+    code: int | None = None
+    drop: bool = False
+    shared: bool = False
+
+    @property
+    def p(self) -> int:
+        """Columns of the design."""
+        return self.X.shape[-1] + (self.own is not None)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Fits to be made: their rows; the family, penalty (p,) or (g, p) or None, and start likewise; the options; the type of
+    the arithmetic."""
+
+    rows: Rows
+    family: Family
+    penalty: np.ndarray | None
+    start: np.ndarray | None
+    options: IRLS
+    dtype: Any
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel for a `Shape`, compiled."""
+
+    shape: Shape
+    layout: Layout
+    code: Compiled
+
+
+def shape_of(job: Job) -> Shape:
+    """What the program of a job depends on."""
+    rows = job.rows
+
+    def kind(values: np.ndarray | None) -> str | None:
+        return None if values is None else _readable(values).dtype.name
+
+    return Shape(
+        p=rows.p,
+        chunk=CHUNK,
+        dtype=np.dtype(job.dtype).name,
+        shared=rows.shared,
+        X=str(kind(rows.X)),
+        y=str(kind(rows.y)),
+        weights=kind(rows.weights),
+        offset=kind(rows.offset),
+        own=kind(rows.own),
+        code=rows.code,
+        drop=rows.drop,
+        ordered=rows.order is not None,
+        family=jax.tree.structure(job.family),
+        penalty=job.penalty is not None,
+        start=job.start is not None,
+        options=job.options,
+    )
+
+
+@lru_cache(maxsize=64)
+def kernel(shape: Shape) -> Kernel:
+    """The kernel of a shape."""
+    with jax.enable_x64(True):
+        text, layout = written(shape, vector_bytes() // np.dtype(shape.dtype).itemsize)
+    return Kernel(shape, layout, compiled(text, "run"))
+
+
+def fits(job: Job, size: np.ndarray) -> np.ndarray:
+    """Which sizes of groups fit into the memory that a block may have."""
+    return size * (job.rows.p + 3) * 8 <= MOST
+
+
+def solve(job: Job, found: Solution, groups: np.ndarray, progress: Callable[[int], None] | None = None) -> None:
+    """Fit some groups, and put their solutions into the arrays of `found`; progress is told how many are done."""
+    made = kernel(shape_of(job))
+    table, kept = _table(job, made, found)
+    lanes, chunk = made.layout.lanes, made.shape.chunk
+    sizes = job.rows.sizes[groups]
+    if sizes.min(initial=0) != sizes.max(initial=0):
+        groups = groups[np.argsort(-sizes, kind="stable")]
+    n_blocks = -(-len(groups) // lanes)
+    blocks = np.full(n_blocks * lanes, -1, np.int64)
+    blocks[: len(groups)] = groups
+    counts = np.asarray(-(-job.rows.sizes[blocks[::lanes]] // chunk), np.int64)
+    table["blocks"], table["counts"] = blocks.ctypes.data, counts.ctypes.data
+    own = threading.local()
+
+    def work(part: range) -> int:
+        size = (made.layout.parameters + made.layout.results + int(counts[part.start]) * made.layout.chunk) * lanes
+        if getattr(own, "scratch", np.empty(0)).size < size + 8:
+            own.scratch = np.empty(size + 8)
+        begin = -(-own.scratch.ctypes.data // 64) * 64
+        words = np.array([*{**table, "scratch": begin}.values()], np.int64)
+        called(made.code, part.start, part.stop, words.ctypes.data)
+        return min(part.stop * lanes, len(groups)) - part.start * lanes
+
+    with ThreadPoolExecutor(cores()) as pool:
+        for done in pool.map(work, _ranges(counts)):
+            if progress:
+                progress(done)
+    del kept
+
+
+def _ranges(counts: np.ndarray) -> Iterator[range]:
+    """Blocks in ranges of about the same work."""
+    work = np.cumsum(counts + 8)
+    number = min(len(counts), RANGES * cores())
+    ends = np.searchsorted(work, work[-1] * np.arange(1, number) / number) if len(counts) else []
+    edges = np.unique([0, *ends, len(counts)])
+    for begin, end in zip(edges[:-1], edges[1:], strict=True):
+        yield range(int(begin), int(end))
+
+
+def _table(job: Job, made: Kernel, found: Solution) -> tuple[dict[str, int], list[np.ndarray]]:
+    """Addresses and strides by name, and the arrays that have to be kept."""
+    rows, shape = job.rows, made.shape
+    table = dict.fromkeys(slots(shape), 0)
+    kept: list[np.ndarray] = []
+
+    def put(name: str, values: np.ndarray, **strides: int) -> None:
+        kept.append(values)
+        for part, stride in {"address": values.ctypes.data, **strides}.items():
+            table[f"{name}.{part}"] = stride
+
+    for name, numbers in (("sizes", rows.sizes), ("starts", rows.starts), ("order", rows.order)):
+        if numbers is not None:
+            whole = np.ascontiguousarray(numbers, np.int64)
+            kept.append(whole)
+            table[name] = whole.ctypes.data
+    if rows.shared:
+        kept.append(_in_chunks(rows.X, shape))
+        table["shared"] = kept[-1].ctypes.data
+    if rows.own is not None:
+        own = _readable(rows.own)
+        put("X", own, group=own.strides[0], row=own.strides[1])
+    elif not rows.shared:
+        X = _readable(rows.X)
+        put("X", X, group=X.strides[0] if X.ndim == 3 else 0, row=X.strides[-2], column=X.strides[-1])
+    for name, values in (("y", rows.y), ("weights", rows.weights), ("offset", rows.offset)):
+        if values is not None:
+            values = _readable(values)
+            put(name, values, group=values.strides[0] if values.ndim == 2 else 0, row=values.strides[-1])
+    numbers = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(job.family)]
+    for index, leaf in enumerate(numbers):
+        put(f"parameter{index}", leaf, group=leaf.strides[0] if leaf.ndim else 0)
+    for index, vector in enumerate(vector for vector in (job.penalty, job.start) if vector is not None):
+        values = np.ascontiguousarray(vector, np.float64)
+        group = values.strides[0] if values.ndim == 2 else 0
+        put(f"parameter{len(numbers) + index}", values, group=group, column=8)
+    for field in fields(Solution):
+        values = getattr(found, field.name)
+        wanted = 1 if field.name in FLAGS else 8
+        assert values.flags.c_contiguous and values.itemsize == wanted
+        table[f"result.{field.name}"] = values.ctypes.data
+    return table, kept
+
+
+def _readable(values: np.ndarray) -> np.ndarray:
+    """The array itself if a kernel reads numbers of its type, else in float64."""
+    known = values.dtype in KINDS and values.dtype.kind in "fi" and values.dtype.isnative
+    return values if known else values.astype(np.float64)
+
+
+def _in_chunks(X: np.ndarray, shape: Shape) -> np.ndarray:
+    """A shared design (n, p) as chunks (T, p, chunk), the last one filled up with zeros."""
+    count = -(-len(X) // shape.chunk)
+    out = np.zeros((count * shape.chunk, X.shape[1]), np.dtype(shape.dtype))
+    with np.errstate(over="ignore"):
+        out[: len(X)] = X
+    return np.ascontiguousarray(np.swapaxes(out.reshape(count, shape.chunk, -1), 1, 2))

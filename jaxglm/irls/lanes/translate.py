@@ -1,0 +1,496 @@
+"""From the functions of one fit to instructions over lanes.
+
+What JAX traced of a function of one fit is written for many fits, one a lane. Arrays are taken apart: an array of a fit is
+a NumPy array of `Number`s, so that moving its entries about costs nothing when the program runs, and entries that nobody
+asks for are not computed. Loops stay loops. One whose condition is the same in all lanes is a loop as in any program, like
+that over the rows of a block; one whose condition differs by lane runs until it holds in none, and a lane in which it does
+not hold any more keeps what it has. Branches work alike: both are computed and one is chosen, unless all lanes choose
+together, which they do where a program asks whether `anywhere` something is needed (`irls.seldom`).
+
+Only what is in `Memory` is an array when the program runs: rows, of which a loop looks at some at a time.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxglm.irls.lanes.code import DTYPES, KINDS, Code, Number, constant
+from jaxglm.irls.lanes.functions import REWRITES, jaxpr_of
+
+CALLS = frozenset(["pjit", "jit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vmap_call", "remat"])
+
+
+class Untranslatable(Exception):
+    """A program calls what is not known here."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """An array (T, ...) of the program that lies in memory. address: the text of a pointer to it; kind: of its numbers; shape:
+    of what is at one place of the leading axis; step: how many numbers such places are apart; uniform: whether its numbers
+    are the same in all lanes, and stored once."""
+
+    address: str
+    kind: str
+    shape: tuple[int, ...]
+    step: int
+    uniform: bool
+
+
+class Translator:
+    """Writes programs into a `Code`."""
+
+    def __init__(self, code: Code) -> None:
+        self.code = code
+        self.functions: dict[Any, Any] = {}
+        self.sums: dict[str, Sequence[Number]] = {}  # the terms of what is a sum
+
+    def run(self, closed: Any, arguments: Sequence[Any]) -> list[np.ndarray]:
+        """Write a closed jaxpr; arguments and results are arrays of `Number`s, arguments also `Memory`."""
+        jaxpr = getattr(closed, "jaxpr", closed)
+        values: dict[Any, Any] = {}
+        for variable, value in zip(jaxpr.constvars, getattr(closed, "consts", ()), strict=True):
+            values[variable] = constants(np.asarray(value))
+        values.update(zip(jaxpr.invars, arguments, strict=True))
+
+        def read(atom: Any) -> Any:
+            return constants(np.asarray(atom.val, atom.aval.dtype)) if hasattr(atom, "val") else values[atom]
+
+        for equation in jaxpr.eqns:
+            results = self.equation(equation, [read(atom) for atom in equation.invars])
+            values.update(zip(equation.outvars, results, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def equation(self, equation: Any, operands: list[Any]) -> Sequence[Any]:
+        """Write one equation."""
+        name, parameters = equation.primitive.name, equation.params
+        if name in CALLS:
+            return self._call(name, parameters, operands)
+        if name in ("optimization_barrier", "copy", "copy_p", "stop_gradient"):
+            return operands
+        if name == "while":
+            return self._while(parameters, operands)
+        if name == "cond":
+            return self._cond(parameters, operands)
+        if name == "dynamic_slice" and isinstance(operands[0], Memory):
+            return [self._load(operands[0], operands[1:], parameters["slice_sizes"])]
+        if any(isinstance(operand, Memory) for operand in operands):
+            raise Untranslatable(f"{name} of rows in memory")
+        if name in STRUCTURAL:
+            return [STRUCTURAL[name](parameters, *operands)]
+        if name == "dot_general":
+            return [self._dot_general(parameters, *operands)]
+        if name in REDUCTIONS:
+            return [self._reduce(REDUCTIONS[name], parameters["axes"], operands[0])]
+        return [self._elementwise(equation, operands)]
+
+    def _call(self, name: str, parameters: dict[str, Any], operands: list[Any]) -> Sequence[Any]:
+        inner = next(parameters[key] for key in ("jaxpr", "call_jaxpr", "call") if key in parameters)
+        plain = getattr(inner, "jaxpr", inner)
+        if name == "custom_vmap_call" and not plain.eqns and list(plain.invars) == list(plain.outvars):
+            # What is the same for one fit, but not for a batch: `irls.seldom.anywhere`.
+            return [elementwise(self.code.any, operand) for operand in operands]
+        return self.run(inner, operands)
+
+    def _elementwise(self, equation: Any, operands: list[np.ndarray]) -> np.ndarray:
+        name, parameters = equation.primitive.name, equation.params
+        kind = KINDS[np.dtype(equation.outvars[0].aval.dtype)]
+
+        def each(*numbers: Number) -> Number:
+            if name not in ("convert_element_type", "select_n") and all(n.constant is not None for n in numbers):
+                return self._computed(equation, numbers, kind)
+            return self.number(name, parameters, numbers, kind)
+
+        return elementwise(each, *operands)
+
+    def _computed(self, equation: Any, numbers: Sequence[Number], kind: str) -> Number:
+        """What depends on constants alone, computed now."""
+        if equation.primitive.name in FOLDED:
+            with np.errstate(all="ignore"):
+                return constant(FOLDED[equation.primitive.name](*(n.constant for n in numbers)), kind)
+        with jax.ensure_compile_time_eval():
+            parameters = equation.params
+            return constant(np.asarray(equation.primitive.bind(*(n.constant for n in numbers), **parameters)), kind)
+
+    def number(self, name: str, parameters: dict[str, Any], numbers: Sequence[Number], kind: str) -> Number:
+        """Write one operation on numbers."""
+        code, first = self.code, numbers[0]
+        floating = first.kind in ("f64", "f32")
+        table = FLOATING if floating else INTEGER
+        if name == "add" and floating and numbers[1].text in self.sums:
+            return self._sum(self.sums[numbers[1].text], first)
+        if name in table:
+            return code.binary(table[name], *numbers)
+        if name in COMPARISONS:
+            return self._compare(name, numbers)
+        if name in ("max", "min") and floating:
+            return code.call("maximum" if name == "max" else "minimum", numbers)
+        if name in ("max", "min"):
+            return code.select(self._compare("gt" if name == "max" else "lt", numbers), *numbers)
+        if name in ("abs", "floor", "ceil", "sqrt", "nearbyint") and floating:
+            return code.call("fabs" if name == "abs" else name, numbers)
+        if name == "round" and floating and int(parameters["rounding_method"]) == 1:
+            return code.call("roundeven", numbers)
+        if name == "neg":
+            return code.unary("fneg", first) if floating else code.binary("sub", constant(0, first.kind), first)
+        if name == "not":
+            return code.binary("xor", first, constant(True if first.kind == "bool" else -1, first.kind))
+        if name == "select_n":
+            return self._select(first, numbers[1:])
+        if name == "convert_element_type":
+            return self._convert(first, kind)
+        if name == "bitcast_convert_type":
+            return code.convert("bitcast", first, kind)
+        if name == "is_finite":
+            size = code.call("fabs", [first])
+            return self._compare("lt", [size, constant(np.inf, first.kind)])
+        if name in REWRITES:
+            return self._rewritten(name, parameters, numbers)
+        raise Untranslatable(f"the function {name}")
+
+    def _compare(self, name: str, numbers: Sequence[Number]) -> Number:
+        kind = numbers[0].kind
+        if kind in ("f64", "f32"):
+            operation = f"fcmp {'une' if name == 'ne' else 'o' + name}"
+        elif name in ("eq", "ne"):
+            operation = f"icmp {name}"
+        else:
+            operation = f"icmp {'u' if kind in ('bool', 'u32', 'u64') else 's'}{name}"
+        return self.code.binary(operation, numbers[0], numbers[1], "bool")
+
+    def _select(self, which: Number, cases: Sequence[Number]) -> Number:
+        if which.kind == "bool":
+            return self.code.select(which, cases[1], cases[0])
+        chosen = cases[-1]
+        for index in range(len(cases) - 2, -1, -1):
+            chosen = self.code.select(self._compare("eq", [which, constant(index, which.kind)]), cases[index], chosen)
+        return chosen
+
+    def _convert(self, number: Number, kind: str) -> Number:
+        code, source = self.code, number.kind
+        if source == kind:
+            return number
+        if number.constant is not None:
+            return constant(DTYPES[kind].type(number.constant), kind)
+        floating = {"f64", "f32"}
+        if kind == "bool":
+            return self._compare("ne", [number, constant(0, source)])
+        if source in floating and kind in floating:
+            return code.convert("fpext" if kind == "f64" else "fptrunc", number, kind)
+        if kind in floating:
+            return code.convert("uitofp" if source in ("bool", "u32", "u64") else "sitofp", number, kind)
+        if source in floating:
+            return code.convert("fptoui" if kind in ("u32", "u64") else "fptosi", number, kind)
+        size = {"bool": 1, "i8": 8, "i32": 32, "u32": 32, "i64": 64, "u64": 64}
+        if size[source] == size[kind]:
+            return Number(number.text, kind, number.uniform)
+        if size[source] > size[kind]:
+            return code.convert("trunc", number, kind)
+        return code.convert("zext" if source in ("bool", "u32", "u64") else "sext", number, kind)
+
+    def _rewritten(self, name: str, parameters: dict[str, Any], numbers: Sequence[Number]) -> Number:
+        """A function that is a program of its own, written in place."""
+        dtypes = [DTYPES[number.kind] for number in numbers]
+        exponent = parameters.get("y")
+        key = (name, tuple(map(str, dtypes)), exponent)
+        if key not in self.functions:
+            self.functions[key] = jaxpr_of(name, parameters, dtypes)
+        return self.run(self.functions[key], [of_one(number) for number in numbers])[0].item()
+
+    def _reduce(self, operation: str, axes: Sequence[int], operand: np.ndarray) -> np.ndarray:
+        moved = np.moveaxis(operand, tuple(axes), tuple(range(len(axes))))
+        flat = moved.reshape(-1, *moved.shape[len(axes) :])
+        if len(flat) == 0:
+            raise Untranslatable("a sum of nothing")
+        if flat.size == 0:
+            return flat[0]
+        kind = flat.flat[0].kind
+        parts = [part if isinstance(part, np.ndarray) else of_one(part) for part in flat]
+        if operation == "add" and kind in ("f64", "f32"):
+            return elementwise(lambda *terms: self._sum(terms), *parts)
+        return functools.reduce(
+            lambda total, part: elementwise(lambda a, b: self.number(operation, {}, [a, b], kind), total, part), parts
+        )
+
+    def _sum(self, terms: Sequence[Number], before: Number | None = None) -> Number:
+        """A sum, begun with what is there before. A sum of sums is one sum, so that each term that is a product is added by
+        the instruction that multiplies."""
+        total = before
+        for term in terms:
+            total = term if total is None else self.code.binary("fadd contract", total, term)
+        if total is None:
+            raise Untranslatable("a sum of nothing")
+        if before is None and len(terms) > 1:
+            self.sums[total.text] = terms
+        return total
+
+    def _dot_general(self, parameters: dict[str, Any], a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        (contract_a, contract_b), (batch_a, batch_b) = parameters["dimension_numbers"]
+        free_a = [axis for axis in range(a.ndim) if axis not in (*contract_a, *batch_a)]
+        free_b = [axis for axis in range(b.ndim) if axis not in (*contract_b, *batch_b)]
+        shape = [a.shape[axis] for axis in (*batch_a, *free_a)] + [b.shape[axis] for axis in free_b]
+        n_batch = int(np.prod([a.shape[axis] for axis in batch_a], dtype=int))
+        length = int(np.prod([a.shape[axis] for axis in contract_a], dtype=int))
+        left = a.transpose(*batch_a, *free_a, *contract_a).reshape(n_batch, -1, length)
+        right = b.transpose(*batch_b, *free_b, *contract_b).reshape(n_batch, -1, length)
+        out = np.empty((n_batch, left.shape[1], right.shape[1]), object)
+        for place in np.ndindex(out.shape):
+            out[place] = self._dot(left[place[0], place[1]], right[place[0], place[2]])
+        return out.reshape(shape)
+
+    def _dot(self, a: Sequence[Number], b: Sequence[Number]) -> Number:
+        return self._sum([self.code.binary("fmul contract", x, y) for x, y in zip(a, b, strict=True)])
+
+    def _load(self, memory: Memory, starts: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndarray:
+        """What is at one place of the leading axis."""
+        start = starts[0].item()
+        if tuple(sizes[1:]) != memory.shape or sizes[0] != 1 or not start.uniform:
+            raise Untranslatable("rows that are not looked at one place after the other")
+        code, scalar = self.code, LLVM_OF[memory.kind]
+        each = int(np.prod(memory.shape, dtype=int))
+        step = memory.step * (1 if memory.uniform else code.lanes)
+        place = self._convert(start, "i64")
+        begin = code.binary("mul", place, constant(step, "i64"))
+        out = np.empty(each, object)
+        for index in range(each):
+            offset = index if memory.uniform else index * code.lanes
+            at = code.binary("add", begin, constant(offset, "i64"))
+            pointer = code.write("ptr", True, f"getelementptr {scalar}, ptr {memory.address}, i64 {at.text}")
+            whole = code.type_of(memory.kind, memory.uniform)
+            out[index] = code.write(memory.kind, memory.uniform, f"load {whole}, ptr {pointer.text}, align {ALIGNED[memory.kind]}")
+        return out.reshape(1, *memory.shape)
+
+    def _while(self, parameters: dict[str, Any], operands: list[Any]) -> list[np.ndarray]:
+        n_cond, n_body = parameters["cond_nconsts"], parameters["body_nconsts"]
+        of_cond, of_body, begin = operands[:n_cond], operands[n_cond : n_cond + n_body], operands[n_cond + n_body :]
+        carried = [number for array in begin for number in array.reshape(-1)]
+        # Sums and the like come to differ by lane; counters, as a rule, do not.
+        uniform = [number.uniform and number.kind not in ("f64", "f32") for number in carried]
+        code = self.code
+        while True:
+            saved = (len(code.lines), code.count, code.block, dict(code.scopes[-1]))
+            found, again = self._loop(parameters, of_cond, of_body, begin, carried, uniform)
+            if again is None:
+                return found
+            uniform = again
+            del code.lines[saved[0] :]
+            code.count, code.block = saved[1:3]
+            code.scopes[-1] = saved[3]
+
+    def _loop(
+        self, parameters: dict[str, Any], of_cond: list[Any], of_body: list[Any], begin: list[Any], carried: list[Number],
+        uniform: list[bool],
+    ) -> tuple[list[np.ndarray], list[bool] | None]:  # fmt: skip
+        """Write a loop, on the assumption of which carried numbers stay uniform. Returns what it leaves, or else a better
+        assumption."""
+        code = self.code
+        entered = [number if same else code.spread(number) for number, same in zip(carried, uniform, strict=True)]
+        texts = [number.text if same else code.wide(number) for number, same in zip(entered, uniform, strict=True)]
+        code.count += 1
+        head, inside, done = (f"{part}{code.count}" for part in ("head", "body", "done"))
+        before = code.block
+        code.jump(head)
+        code.label(head)
+        first = len(code.lines)
+        phis = [Number(code.name(), number.kind, same) for number, same in zip(carried, uniform, strict=True)]
+        code.lines += [""] * len(phis)
+        state = _shaped(phis, begin)
+        code.scopes.append({})
+        running = self.run(parameters["cond_jaxpr"], [*of_cond, *state])[0].item()
+        code.branch(code.any(running), inside, done)
+        code.label(inside)
+        results = self.run(parameters["body_jaxpr"], [*of_body, *state])
+        following = [number for array in results for number in array.reshape(-1)]
+        if not running.uniform:
+            following = [code.select(running, new, old) for new, old in zip(following, phis, strict=True)]
+        stays = [same and number.uniform for number, same in zip(following, uniform, strict=True)]
+        ends = [number.text if same else code.wide(number) for number, same in zip(following, stays, strict=True)]
+        code.scopes.pop()
+        if stays != uniform:
+            return [], stays
+        for index, (phi, text, end) in enumerate(zip(phis, texts, ends, strict=True)):
+            kind = code.type_of(phi.kind, phi.uniform)
+            code.lines[first + index] = f"  {phi.text} = phi {kind} [ {text}, %{before} ], [ {end}, %{code.block} ]"
+        code.jump(head)
+        code.label(done)
+        return state, None
+
+    def _cond(self, parameters: dict[str, Any], operands: list[Any]) -> list[np.ndarray]:
+        branches, which, operands = parameters["branches"], operands[0].item(), operands[1:]
+        if which.constant is not None:
+            return self.run(branches[min(max(int(which.constant), 0), len(branches) - 1)], operands)
+        if not which.uniform:
+            results = [self.run(branch, operands) for branch in branches]
+            return [elementwise(lambda *cases: self._select(which, cases), *arrays) for arrays in zip(*results, strict=True)]
+        if len(branches) != 2:
+            raise Untranslatable("a choice between more than two")
+        return self._together(branches, self._convert(which, "bool"), operands)
+
+    def _together(self, branches: Sequence[Any], flag: Number, operands: list[Any]) -> list[np.ndarray]:
+        """Branches between which all lanes choose together."""
+        code = self.code
+        code.count += 1
+        names = [f"{part}{code.count}" for part in ("no", "yes")]
+        done = f"both{code.count}"
+        code.branch(flag, names[1], names[0])
+        found, lefts = [], []
+        for name, branch in zip(names, branches, strict=True):
+            code.label(name)
+            code.scopes.append({})
+            arrays = self.run(branch, operands)
+            found.append((arrays, [code.spread(number) for array in arrays for number in array.reshape(-1)]))
+            code.scopes.pop()
+            lefts.append(code.block)
+            code.jump(done)
+        code.label(done)
+        merged = []
+        for no, yes in zip(found[0][1], found[1][1], strict=True):
+            kind = code.type_of(no.kind, False)
+            name = code.name()
+            code.lines.append(f"  {name} = phi {kind} [ {no.text}, %{lefts[0]} ], [ {yes.text}, %{lefts[1]} ]")
+            merged.append(Number(name, no.kind, False))
+        return _shaped(merged, found[0][0])
+
+
+def elementwise(function: Callable[..., Number], *arrays: np.ndarray) -> np.ndarray:
+    """A function of numbers on arrays of them, single numbers going with all."""
+    shape = np.broadcast_shapes(*(array.shape for array in arrays))
+    spread = [np.broadcast_to(array, shape).reshape(-1) for array in arrays]
+    out = np.empty(int(np.prod(shape, dtype=int)), object)
+    for index, numbers in enumerate(zip(*spread, strict=True)):
+        out[index] = function(*numbers)
+    return out.reshape(shape)
+
+
+def of_one(number: Number) -> np.ndarray:
+    """The array of one number."""
+    out = np.empty((), object)
+    out[()] = number
+    return out
+
+
+def constants(values: np.ndarray) -> np.ndarray:
+    """An array that is known."""
+    kind = KINDS.get(values.dtype)
+    if kind is None:
+        raise Untranslatable(f"numbers of type {values.dtype}")
+    out = np.empty(values.size, object)
+    for index, value in enumerate(values.reshape(-1)):
+        out[index] = constant(value, kind)
+    return out.reshape(values.shape)
+
+
+def _shaped(numbers: Sequence[Number], like: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Numbers as arrays of these shapes."""
+    arrays, begin = [], 0
+    for array in like:
+        part = np.empty(array.size, object)
+        part[:] = numbers[begin : begin + array.size]
+        arrays.append(part.reshape(array.shape))
+        begin += array.size
+    return arrays
+
+
+def _known_integers(arrays: Sequence[np.ndarray]) -> list[int]:
+    if any(array.item().constant is None for array in arrays):
+        raise Untranslatable("entries at places that are not known before")
+    return [int(array.item().constant) for array in arrays]
+
+
+def _broadcast(parameters: dict[str, Any], operand: np.ndarray) -> np.ndarray:
+    shape = parameters["shape"]
+    inner = [1] * len(shape)
+    for axis, size in zip(parameters["broadcast_dimensions"], operand.shape, strict=True):
+        inner[axis] = size
+    return np.broadcast_to(operand.reshape(inner), shape)
+
+
+def _slice(parameters: dict[str, Any], operand: np.ndarray) -> np.ndarray:
+    strides = parameters["strides"] or [1] * operand.ndim
+    return operand[tuple(map(slice, parameters["start_indices"], parameters["limit_indices"], strides))]
+
+
+def _dynamic_slice(parameters: dict[str, Any], operand: np.ndarray, *starts: np.ndarray) -> np.ndarray:
+    sizes = parameters["slice_sizes"]
+    begins = [min(max(start, 0), have - size) for start, have, size in zip(_known_integers(starts), operand.shape, sizes)]
+    return operand[tuple(slice(begin, begin + size) for begin, size in zip(begins, sizes, strict=True))]
+
+
+def _updated(parameters: dict[str, Any], operand: np.ndarray, update: np.ndarray, *starts: np.ndarray) -> np.ndarray:
+    begins = [min(max(start, 0), have - size) for start, have, size in zip(_known_integers(starts), operand.shape, update.shape)]
+    out = np.array(operand, object)
+    out[tuple(slice(begin, begin + size) for begin, size in zip(begins, update.shape, strict=True))] = update
+    return out
+
+
+def _gather(parameters: dict[str, Any], operand: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Entries along the first axis, at places that are known."""
+    numbers = parameters["dimension_numbers"]
+    n_index = indices.ndim - 1
+    rest = tuple(range(n_index, n_index + operand.ndim - 1))
+    simple = numbers.collapsed_slice_dims == (0,) and numbers.start_index_map == (0,) and numbers.offset_dims == rest
+    if not simple or indices.shape[-1] != 1 or tuple(parameters["slice_sizes"][1:]) != operand.shape[1:]:
+        raise Untranslatable("a gather of this form")
+    if any(number.constant is None for number in indices.reshape(-1)):
+        raise Untranslatable("entries at places that are not known before")
+    places = np.array([int(number.constant) for number in indices.reshape(-1)]).reshape(indices.shape[:-1])
+    return operand[np.clip(places, 0, len(operand) - 1)]
+
+
+def _pad(parameters: dict[str, Any], operand: np.ndarray, value: np.ndarray) -> np.ndarray:
+    config = parameters["padding_config"]
+    if any(low < 0 or high < 0 or inner for low, high, inner in config):
+        raise Untranslatable("padding of this form")
+    shape = [low + size + high for (low, high, _), size in zip(config, operand.shape, strict=True)]
+    out = np.empty(shape, object)
+    out.reshape(-1)[:] = [value.item()] * out.size
+    out[tuple(slice(low, low + size) for (low, _, _), size in zip(config, operand.shape, strict=True))] = operand
+    return out
+
+
+def _iota(parameters: dict[str, Any]) -> np.ndarray:
+    shape, axis = parameters["shape"], parameters["dimension"]
+    inner = [1] * len(shape)
+    inner[axis] = shape[axis]
+    return constants(np.broadcast_to(np.arange(shape[axis], dtype=parameters["dtype"]).reshape(inner), shape))
+
+
+LLVM_OF = {"f64": "double", "f32": "float"}
+ALIGNED = {"f64": 8, "f32": 4}
+FLOATING = {"add": "fadd contract", "sub": "fsub contract", "mul": "fmul contract", "div": "fdiv"}
+FLOATING |= {"add_any": "fadd contract"}
+INTEGER = {
+    "add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor", "shift_left": "shl",
+    "shift_right_arithmetic": "ashr", "shift_right_logical": "lshr",
+}  # fmt: skip
+COMPARISONS = frozenset(["eq", "ne", "lt", "le", "gt", "ge"])
+REDUCTIONS = {
+    "reduce_sum": "add", "reduce_max": "max", "reduce_min": "min", "reduce_prod": "mul", "reduce_or": "or", "reduce_and": "and",
+}  # fmt: skip
+FOLDED = {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative, "eq": np.equal,
+    "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "sqrt": np.sqrt,
+    "log": np.log, "exp": np.exp, "abs": np.abs, "and": np.bitwise_and, "or": np.bitwise_or,
+}  # fmt: skip
+STRUCTURAL: dict[str, Callable[..., np.ndarray]] = {
+    "broadcast_in_dim": _broadcast,
+    "reshape": lambda parameters, operand: operand.reshape(parameters["new_sizes"]),
+    "squeeze": lambda parameters, operand: np.squeeze(operand, tuple(parameters["dimensions"])),
+    "expand_dims": lambda parameters, operand: np.expand_dims(operand, tuple(parameters["dimensions"])),
+    "transpose": lambda parameters, operand: operand.transpose(parameters["permutation"]),
+    "concatenate": lambda parameters, *operands: np.concatenate(operands, axis=parameters["dimension"]),
+    "rev": lambda parameters, operand: np.flip(operand, tuple(parameters["dimensions"])),
+    "slice": _slice,
+    "dynamic_slice": _dynamic_slice,
+    "dynamic_update_slice": _updated,
+    "gather": _gather,
+    "pad": _pad,
+    "stack": lambda parameters, *operands: np.stack(operands, axis=parameters.get("axis", parameters.get("dimension", 0))),
+    "iota": _iota,
+}
