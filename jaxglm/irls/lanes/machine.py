@@ -15,9 +15,8 @@ class Compiled:
     owner: Any
 
 
-@cache
 def target() -> Any:
-    """The machine to compile for."""
+    """The machine to compile for, a new one each time: it belongs to what is compiled."""
     from llvmlite import binding
 
     binding.initialize_native_target()

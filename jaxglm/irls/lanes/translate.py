@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxglm.irls.lanes.code import DTYPES, KINDS, Code, Number, constant
@@ -76,6 +77,8 @@ class Translator:
             return operands
         if name == "while":
             return self._while(parameters, operands)
+        if name == "scan":
+            return self._scan(parameters, operands)
         if name == "cond":
             return self._cond(parameters, operands)
         if name == "dynamic_slice" and isinstance(operands[0], Memory):
@@ -85,7 +88,7 @@ class Translator:
         if name in STRUCTURAL:
             return [STRUCTURAL[name](parameters, *operands)]
         if name == "dot_general":
-            return [self._dot_general(parameters, *operands)]
+            return [self._dot_general(parameters, KINDS[np.dtype(equation.outvars[0].aval.dtype)], *operands)]
         if name in REDUCTIONS:
             return [self._reduce(REDUCTIONS[name], parameters["axes"], operands[0])]
         return [self._elementwise(equation, operands)]
@@ -230,11 +233,13 @@ class Translator:
             self.sums[total.text] = terms
         return total
 
-    def _dot_general(self, parameters: dict[str, Any], a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def _dot_general(self, parameters: dict[str, Any], kind: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         (contract_a, contract_b), (batch_a, batch_b) = parameters["dimension_numbers"]
         free_a = [axis for axis in range(a.ndim) if axis not in (*contract_a, *batch_a)]
         free_b = [axis for axis in range(b.ndim) if axis not in (*contract_b, *batch_b)]
         shape = [a.shape[axis] for axis in (*batch_a, *free_a)] + [b.shape[axis] for axis in free_b]
+        if a.size == 0 or b.size == 0:
+            return constants(np.zeros(shape, DTYPES[kind]))
         n_batch = int(np.prod([a.shape[axis] for axis in batch_a], dtype=int))
         length = int(np.prod([a.shape[axis] for axis in contract_a], dtype=int))
         left = a.transpose(*batch_a, *free_a, *contract_a).reshape(n_batch, -1, length)
@@ -273,6 +278,14 @@ class Translator:
         # Sums and the like come to differ by lane; counters, as a rule, do not.
         uniform = [number.uniform and number.kind not in ("f64", "f32") for number in carried]
         code = self.code
+        state = list(begin)
+        for _ in range(UNROLLED):
+            running = self.run(parameters["cond_jaxpr"], [*of_cond, *state])[0].item()
+            if running.constant is None:
+                break
+            if not running.constant:
+                return state
+            state = self.run(parameters["body_jaxpr"], [*of_body, *state])
         while True:
             saved = (len(code.lines), code.count, code.block, dict(code.scopes[-1]))
             found, again = self._loop(parameters, of_cond, of_body, begin, carried, uniform)
@@ -320,6 +333,20 @@ class Translator:
         code.jump(head)
         code.label(done)
         return state, None
+
+    def _scan(self, parameters: dict[str, Any], operands: list[Any]) -> list[np.ndarray]:
+        """A loop of so many turns, written out."""
+        n_consts, n_carry, length = parameters["num_consts"], parameters["num_carry"], parameters["length"]
+        if length > UNROLLED:
+            raise Untranslatable(f"a loop of {length} turns")
+        fixed, state, lists = operands[:n_consts], operands[n_consts : n_consts + n_carry], operands[n_consts + n_carry :]
+        turns = range(length - 1, -1, -1) if parameters["reverse"] else range(length)
+        given: dict[int, list[np.ndarray]] = {}
+        for turn in turns:
+            found = self.run(parameters["jaxpr"], [*fixed, *state, *(np.asarray(values)[turn, ...] for values in lists)])
+            state, given[turn] = found[:n_carry], found[n_carry:]
+        stacked = [np.stack([given[turn][index] for turn in range(length)]) for index in range(len(given.get(0, [])))]
+        return [*state, *stacked]
 
     def _cond(self, parameters: dict[str, Any], operands: list[Any]) -> list[np.ndarray]:
         branches, which, operands = parameters["branches"], operands[0].item(), operands[1:]
@@ -429,18 +456,37 @@ def _updated(parameters: dict[str, Any], operand: np.ndarray, update: np.ndarray
     return out
 
 
+def _single(indices: np.ndarray, collapsed: Sequence[int], mapped: Sequence[int]) -> int | None:
+    """The axis along which one place is meant, None where it is more than that."""
+    return mapped[0] if indices.shape == (1,) and tuple(collapsed) == tuple(mapped) and len(mapped) == 1 else None
+
+
+def _scatter(parameters: dict[str, Any], operand: np.ndarray, indices: np.ndarray, update: np.ndarray) -> np.ndarray:
+    """Set what is at one place of an axis."""
+    numbers = parameters["dimension_numbers"]
+    axis = _single(indices, numbers.inserted_window_dims, numbers.scatter_dims_to_operand_dims)
+    if axis is None:
+        raise Untranslatable("a scatter of this form")
+    out = np.array(operand, object)
+    out[(slice(None),) * axis + (_known_integers([indices.reshape(())])[0],)] = update if update.ndim else update.item()
+    return out
+
+
 def _gather(parameters: dict[str, Any], operand: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """Entries along the first axis, at places that are known."""
     numbers = parameters["dimension_numbers"]
-    n_index = indices.ndim - 1
-    rest = tuple(range(n_index, n_index + operand.ndim - 1))
-    simple = numbers.collapsed_slice_dims == (0,) and numbers.start_index_map == (0,) and numbers.offset_dims == rest
-    if not simple or indices.shape[-1] != 1 or tuple(parameters["slice_sizes"][1:]) != operand.shape[1:]:
-        raise Untranslatable("a gather of this form")
+    axis = _single(indices, numbers.collapsed_slice_dims, numbers.start_index_map)
+    if axis is not None:
+        taken = operand[(slice(None),) * axis + (_known_integers([indices.reshape(())])[0],)]
+        return taken if isinstance(taken, np.ndarray) else of_one(taken)
     if any(number.constant is None for number in indices.reshape(-1)):
         raise Untranslatable("entries at places that are not known before")
-    places = np.array([int(number.constant) for number in indices.reshape(-1)]).reshape(indices.shape[:-1])
-    return operand[np.clip(places, 0, len(operand) - 1)]
+    places = np.array([int(number.constant) for number in indices.reshape(-1)], np.int32).reshape(indices.shape)
+    with jax.ensure_compile_time_eval():  # JAX itself tells which entry goes where
+        entries = jnp.arange(operand.size, dtype=np.int32).reshape(operand.shape)
+        dims = parameters["dimension_numbers"]
+        taken = np.asarray(jax.lax.gather(entries, jnp.asarray(places), dims, parameters["slice_sizes"], mode="clip"))
+    return operand.reshape(-1)[taken] if taken.ndim else of_one(operand.reshape(-1)[int(taken)])
 
 
 def _pad(parameters: dict[str, Any], operand: np.ndarray, value: np.ndarray) -> np.ndarray:
@@ -461,6 +507,7 @@ def _iota(parameters: dict[str, Any]) -> np.ndarray:
     return constants(np.broadcast_to(np.arange(shape[axis], dtype=parameters["dtype"]).reshape(inner), shape))
 
 
+UNROLLED = 64  # turns of a loop that are written out
 LLVM_OF = {"f64": "double", "f32": "float"}
 ALIGNED = {"f64": 8, "f32": 4}
 FLOATING = {"add": "fadd contract", "sub": "fsub contract", "mul": "fmul contract", "div": "fdiv"}
@@ -490,7 +537,9 @@ STRUCTURAL: dict[str, Callable[..., np.ndarray]] = {
     "dynamic_slice": _dynamic_slice,
     "dynamic_update_slice": _updated,
     "gather": _gather,
+    "scatter": _scatter,
     "pad": _pad,
     "stack": lambda parameters, *operands: np.stack(operands, axis=parameters.get("axis", parameters.get("dimension", 0))),
     "iota": _iota,
+    "platform_index": lambda parameters: constants(np.asarray(len(parameters["platforms"]) - 1, np.int32)),
 }
