@@ -36,7 +36,7 @@ from jaxglm.irls.solve import Data
 from jaxglm.irls.threads import cores, in_threads
 from jaxglm.kernels import steps
 from jaxglm.limits import put_limits
-from jaxglm.packing import EMPTY, Call, Crossed, Layout, Stacked, gather, lane_rows, per_lane, placed, plan, reweighted, tiles
+from jaxglm.packing import EMPTY, Call, Crossed, Layout, Stacked, gather, lane_rows, per_lane, placed, plan, reweighted, scales, tiles
 from jaxglm.separation import Separated, decide, polish
 from jaxglm.status import Status
 from jaxglm.task import Task
@@ -165,7 +165,24 @@ def _carefully(task: Task, found: Solution, groups: np.ndarray, normal: np.ndarr
     _solve_again(task, found, groups[found.undecided[groups]], "orthogonal")
 
 
+def _careful_lanes(task: Task, found: Solution, groups: np.ndarray, options: IRLS) -> np.ndarray:
+    """What has to be solved again by lanes of a CPU, where that is possible; returns the groups that are left."""
+    rows = gather(task.source, groups)
+    part = task.subset(rows, groups)
+    start = task.start if task.start is None or task.start.ndim == 1 else task.start[groups]
+    job = lanes.Job(lane_rows(rows), part.family, part.penalty, start, options, np.dtype(np.float64), scales(rows))
+    fit = lanes.fits(job, rows.sizes)
+    if not fit.any() or lanes.available(job, default_device()):
+        return groups
+    local = nothing(len(groups), task.source.p)
+    lanes.solve(job, local, np.flatnonzero(fit))
+    _store(found, groups[fit], jax.tree.map(lambda leaf: leaf[fit], local))
+    return groups[~fit]
+
+
 def _solve_again(task: Task, found: Solution, groups: np.ndarray, factorization: str) -> None:
+    if len(groups):
+        groups = _careful_lanes(task, found, groups, replace(task.options, factorization=factorization))
     calls = _calls(task, groups, False)
     work = partial(_solve_call, task, replace(task.options, factorization=factorization), False)
     for call, solution in zip(calls, in_threads(work, calls, task.device), strict=True):

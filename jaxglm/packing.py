@@ -254,7 +254,7 @@ def tiles(source: Source, call: Call, dtype: Any, scaled: bool) -> Tiles:
         X[:used] *= (weights != 0)[:, :, None, :]
         reach = np.zeros((total, layout.lanes, source.p), dtype)
         np.maximum.at(reach, call.owner[:used], np.abs(X[:used]).max(axis=3))
-        scale = np.ldexp(np.ones_like(reach), np.clip(np.frexp(np.where(reach > 0, reach, 1.0))[1], -1000, 1000))
+        scale = _power_of_two(reach)
         X[:used] /= scale[call.owner[:used]][:, :, :, None]
     return Tiles(
         X=X,
@@ -267,6 +267,18 @@ def tiles(source: Source, call: Call, dtype: Any, scaled: bool) -> Tiles:
         owner=call.owner,
         n_blocks=np.asarray(call.n_blocks, np.int32),
     )
+
+
+def scales(rows: Stacked) -> np.ndarray:
+    """Powers of two next to the largest absolute value of each column of each group, (g, p), of a table made by `gather`."""
+    finite = np.isfinite(rows.X).all(axis=1) & (np.asarray(rows.weights) != 0)
+    reach = np.zeros((len(rows.sizes), rows.p))
+    np.maximum.at(reach, owners(rows)[finite], np.abs(rows.X[finite]))
+    return _power_of_two(reach)
+
+
+def _power_of_two(reach: np.ndarray) -> np.ndarray:
+    return np.ldexp(np.ones_like(reach), np.clip(np.frexp(np.where(reach > 0, reach, 1.0))[1], -1000, 1000))
 
 
 def _padded(values: np.ndarray, total: int, dtype: Any) -> np.ndarray:

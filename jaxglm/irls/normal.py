@@ -95,7 +95,7 @@ def _solved(factor: Factor, whitened: Array) -> Solved:
 
 
 def _solve_gram(gram: _Gram, penalty: Array | None, pull: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
-    gram = _penalized(gram, penalty, pull)
+    gram = _penalized(_whole(gram, len(keep)), penalty, pull)
     unit = jnp.eye(keep.shape[0], dtype=gram.information.dtype)
     factor = replace(cholesky(jnp.where(keep[:, None] & keep, gram.information, unit)), aliased=~keep)
     return _solved(factor, factor.whiten(gram.scores))

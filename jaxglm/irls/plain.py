@@ -32,6 +32,7 @@ from jaxglm.rows import Rows, Totals, fold
 from jaxglm.status import Method, Status
 
 FEW = 12  # steps, what most fits can do with; a block waits for its slowest
+PATIENCE, SLOW = 6, 0.3  # after so many steps, one that is more than this times the last may be a separated fit's
 STILL = 1e-3  # what a last step may change all etas by; towards infinity no link makes it less in float64
 NEAR = 0.1  # once a step promises to lower Pearson's statistic by less than this fraction, observed weights are used
 SQUARE = 0.1  # of the tolerance, what the square of a step has to be within to be the last
@@ -171,6 +172,8 @@ def _step(problem: Problem, options: IRLS, few: int, state: Reached) -> Reached:
     if family.is_canonical:  # what is left is about the square of the step; whether it is, the end will tell
         settled |= length**2 <= SQUARE * within * _unit(problem, chi_square)
     may = jnp.isfinite(decrement) & PLAIN.trusts(solved.factor)
+    if family.can_separate:  # towards infinity steps shrink slowly, and others should not wait for it
+        may &= (n_iterations < PATIENCE) | (decrement <= SLOW**2 * state.decrement)
     return Reached(
         running=may & ~settled & (n_iterations < few),
         coefficients=state.coefficients + solved.increments[:, 0],

@@ -19,7 +19,8 @@ from jaxglm.irls.lanes.run import Job, Rows, kernel, shape_of, solve
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.solution import nothing
 
-MOST_COLUMNS = 24  # beyond, the small systems, written out, become large programs
+# Columns beyond which the small systems, written out, become large programs, by the way of solving.
+MOST_COLUMNS = {"auto": 24, "cholesky": 12, "orthogonal": 8}
 AGREEMENT = {"float64": 1e-9, "float32": 1e-4}  # the largest increment left in the test
 
 log = logging.getLogger("jaxglm")
@@ -38,10 +39,11 @@ def _unfit(job: Job, device: Any) -> str | None:
         return f"they are for CPUs, not {device.platform}"
     if importlib.util.find_spec("llvmlite") is None:
         return "llvmlite is not installed"
-    if not 1 <= job.rows.p <= MOST_COLUMNS:
-        return f"they take at most {MOST_COLUMNS} columns, not {job.rows.p}"
-    if job.options.factorization != "auto":
-        return "they solve normal equations only"
+    most = MOST_COLUMNS[job.options.factorization]
+    if not 1 <= job.rows.p <= most:
+        return f"they take at most {most} columns this way, not {job.rows.p}"
+    if (job.options.factorization == "auto") != (job.scale is None):
+        return "they make the plain pass, or each way of being careful"
     return None
 
 

@@ -49,13 +49,13 @@ def slots(shape: Shape) -> list[str]:
 
 
 def n_leaves(shape: Shape) -> int:
-    """Arrays of numbers of each fit: the family's parameters, penalty, start."""
-    return shape.family.num_leaves + shape.penalty + shape.start
+    """Arrays of numbers of each fit: the family's parameters, penalty, start, scale."""
+    return len(widths(shape))
 
 
 def widths(shape: Shape) -> list[int]:
     """How many numbers each of them has."""
-    return [1] * shape.family.num_leaves + [shape.p] * (shape.penalty + shape.start)
+    return [1] * shape.family.num_leaves + [shape.p] * (shape.penalty + shape.start + shape.careful)
 
 
 def written(shape: Shape, lanes: int) -> tuple[str, Layout]:
@@ -235,6 +235,11 @@ class _Run:
         family = []
         for j in range(shape.family.num_leaves):
             family.append(of_one(_load(code, parameters, j, self.kind)))
+        if shape.careful:
+            scale = np.empty(shape.loaded, object)
+            for j in range(shape.loaded):
+                scale[j] = _load(code, parameters, self.layout.parameters - shape.loaded + j, self.kind)
+            family.append(scale)
         end = code.binary("mul", count, constant(chunk, "i64"))
         for index in self.loop("rows", constant(0, "i64"), end):
             inside = code.binary("icmp slt", code.spread(index), sizes, "bool")

@@ -21,6 +21,7 @@ from jaxglm.irls.options import IRLS
 from jaxglm.irls.plain import solve_plain
 from jaxglm.irls.problem import pose
 from jaxglm.irls.solution import Solution
+from jaxglm.irls.solve import solve_problem
 from jaxglm.rows import Chunks, Rows
 
 NOMINAL = 2**20  # chunks that a program is traced for; how many there are is data
@@ -52,6 +53,7 @@ class Shape:
     penalty: bool
     start: bool
     options: IRLS
+    careful: bool = False
 
     @property
     def loaded(self) -> int:
@@ -70,10 +72,12 @@ class Row:
     offset: Array | None
 
 
-def prepare(shape: Shape, family: Family, row: Row) -> Row:
-    """The row as `Rows.prepared` leaves it, in the type of the arithmetic."""
+def prepare(shape: Shape, family: Family, scale: Array | None, row: Row) -> Row:
+    """The row as `Rows.prepared` leaves it, in the type of the arithmetic, its columns divided by a scale (k,) if there is
+    one."""
     dtype, weights = jnp.dtype(shape.dtype), row.weights
     x = None if row.x is None else row.x.astype(dtype)
+    x = x if x is None or scale is None else x / scale
     if shape.own is not None:
         assert row.x is not None and x is not None
         lost = jnp.isnan(x[0])
@@ -81,24 +85,27 @@ def prepare(shape: Shape, family: Family, row: Row) -> Row:
         x = jnp.where(lost, jnp.nan, x)
         weights = jnp.where(lost, 0.0, weights) if shape.drop else weights
     one = Rows(None, row.y[None], weights[None], None if row.offset is None else row.offset[None])
-    ready = one.prepared(family, jnp.zeros(1, bool))
+    broken = jnp.zeros(1, bool)
+    if shape.careful and x is not None:
+        broken = ~jnp.all(jnp.isfinite(x))[None]
+    ready = one.prepared(family, broken)
     if x is not None:
-        x = jnp.where(one.usable(family), x, 0.0)
+        x = jnp.where(one.usable(family) & ~broken, x, 0.0)
     return Row(x, ready.y[0], ready.weights[0], None if ready.offset is None else ready.offset[0])
 
 
 def solve(
-    shape: Shape, X: Array | None, own: Array | None, rows: Any, count: Array, family: Family, penalty: Any, start: Any
+    shape: Shape, X: Array | None, own: Array | None, rows: Any, count: Array, family: Family, given: Any
 ) -> Solution:
     """One fit. X: (T, p, chunk) of a shared design, own: (T, k, chunk) columns of the fit's own; rows: y, weights and offset
-    (T, chunk); count: chunks that are filled."""
+    (T, chunk); count: chunks that are filled; given: penalty, start and scale (p,), or None."""
     y, weights, offset = rows
-    columns = jnp.zeros((), jnp.int32)
+    penalty, start, scale = given
     design: Any = _Chunked(X, own)
-    part = Rows(design, y, weights, offset, Chunks(columns, count))
-    scale = jnp.ones(shape.p, jnp.dtype(shape.dtype))
-    problem = pose(part, family, scale, penalty, start, watched=False)
-    return solve_plain(problem, shape.options)
+    part = Rows(design, y, weights, offset, Chunks(jnp.zeros((), jnp.int32), count))
+    scale = jnp.ones(shape.p, jnp.dtype(shape.dtype)) if scale is None else scale
+    problem = pose(part, family, scale, penalty, start, watched=shape.careful)
+    return solve_problem(problem, shape.options) if shape.careful else solve_plain(problem, shape.options)
 
 
 @jax.tree_util.register_dataclass
@@ -110,8 +117,7 @@ class _Chunked:
     own: Array | None
 
     def _design(self) -> Paired:
-        parts = [part for part in (self.shared, self.own) if part is not None]
-        return Paired(jnp.concatenate(parts))
+        return Paired(jnp.concatenate([part for part in (self.shared, self.own) if part is not None]))
 
     def dot(self, v: Array) -> Array:
         return self._design().dot(v)
@@ -125,9 +131,12 @@ class _Chunked:
     def reach(self) -> Array:
         return self._design().reach()
 
+    def matrix(self) -> Array:
+        return self._design().matrix()
+
 
 def traced_prepare(shape: Shape) -> Any:
-    """The jaxpr of `prepare`: family leaves, then x, y, weights, offset as far as they are there."""
+    """The jaxpr of `prepare`: family leaves, then scale, x, y, weights, offset as far as they are there."""
     dtype = np.dtype(shape.dtype)
     number = jax.ShapeDtypeStruct((), dtype)
     of_x = np.dtype(shape.own or dtype)
@@ -138,12 +147,13 @@ def traced_prepare(shape: Shape) -> Any:
         offset=number if shape.offset else None,
     )
     family = jax.tree.unflatten(shape.family, [number] * shape.family.num_leaves)
-    return jax.make_jaxpr(partial(prepare, shape))(family, row)
+    scale = jax.ShapeDtypeStruct((shape.loaded,), dtype) if shape.careful else None
+    return jax.make_jaxpr(partial(prepare, shape))(family, scale, row)
 
 
 def traced_solve(shape: Shape) -> tuple[Any, Any]:
     """The jaxpr of `solve` and the shapes of its `Solution`: shared X, own columns, y, weights, offset as far as they are
-    there, then count, family leaves, penalty and start."""
+    there, then count, family leaves, penalty, start and scale."""
     dtype = np.dtype(shape.dtype)
 
     def array(*more: int) -> Any:
@@ -156,6 +166,5 @@ def traced_solve(shape: Shape) -> tuple[Any, Any]:
         rows,
         jax.ShapeDtypeStruct((), np.int32),
         jax.tree.unflatten(shape.family, [array()] * shape.family.num_leaves),
-        array(shape.p) if shape.penalty else None,
-        array(shape.p) if shape.start else None,
+        tuple(array(shape.p) if there else None for there in (shape.penalty, shape.start, shape.careful)),
     )

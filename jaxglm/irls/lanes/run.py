@@ -22,6 +22,7 @@ from jaxglm.irls.solution import Solution
 from jaxglm.irls.threads import cores
 
 CHUNK = 4  # rows that are looked at together
+BROAD = 12  # of no more columns than this
 RANGES = 16  # into which each thread's share of the blocks is cut
 MOST = 2**23  # numbers of the rows of a block
 
@@ -57,7 +58,8 @@ class Rows:
 @dataclass(frozen=True)
 class Job:
     """Fits to be made: their rows; the family, penalty (p,) or (g, p) or None, and start likewise; the options; the type of
-    the arithmetic."""
+    the arithmetic; scale: (g, p), what columns are divided by in fits that are made with all precautions, None for the plain
+    pass."""
 
     rows: Rows
     family: Family
@@ -65,6 +67,7 @@ class Job:
     start: np.ndarray | None
     options: IRLS
     dtype: Any
+    scale: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def shape_of(job: Job) -> Shape:
 
     return Shape(
         p=rows.p,
-        chunk=CHUNK,
+        chunk=CHUNK if rows.p <= BROAD else 1,
         dtype=np.dtype(job.dtype).name,
         shared=rows.shared,
         X=str(kind(rows.X)),
@@ -100,6 +103,7 @@ def shape_of(job: Job) -> Shape:
         penalty=job.penalty is not None,
         start=job.start is not None,
         options=job.options,
+        careful=job.scale is not None,
     )
 
 
@@ -189,7 +193,7 @@ def _table(job: Job, made: Kernel, found: Solution) -> tuple[dict[str, int], lis
     numbers = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(job.family)]
     for index, leaf in enumerate(numbers):
         put(f"parameter{index}", leaf, group=leaf.strides[0] if leaf.ndim else 0)
-    for index, vector in enumerate(vector for vector in (job.penalty, job.start) if vector is not None):
+    for index, vector in enumerate(vector for vector in (job.penalty, job.start, job.scale) if vector is not None):
         values = np.ascontiguousarray(vector, np.float64)
         group = values.strides[0] if values.ndim == 2 else 0
         put(f"parameter{len(numbers) + index}", values, group=group, column=8)
