@@ -183,10 +183,11 @@ class Paired(Dense):
     that takes arrays apart."""
 
     def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
-        first, second = np.tril_indices(len(self.columns))
-        weighted = self.columns * w
-        pairs = jnp.stack([jnp.sum(weighted[i] * self.columns[j]) for i, j in zip(first, second, strict=True)])
-        return pairs, self.transposed_dot(r)
+        p, pairs = len(self.columns), []
+        for i in range(p):  # in an order that needs few numbers at a time
+            weighted = self.columns[i] * w
+            pairs += [jnp.sum(weighted * self.columns[j]) for j in range(i + 1)]
+        return jnp.stack(pairs), self.transposed_dot(r)
 
 
 @jax.tree_util.register_dataclass

@@ -247,11 +247,11 @@ def _eliminate(information: Array, b: Array) -> tuple[Array, ...]:
         for j in range(i):
             by = upper[j][i]
             row, root, white = row - by * upper[j], root - by * roots[j], white - by * whitened[j]
-        length = jnp.sqrt(row[i])
+        inverse = 1.0 / jnp.sqrt(row[i])
         pivots.append(row[i])
-        upper.append(row / length)
-        roots.append(root / length)
-        whitened.append(white / length)
+        upper.append(row * inverse)
+        roots.append(root * inverse)
+        whitened.append(white * inverse)
     solution = functools.reduce(jnp.add, [roots[i][:, None] * whitened[i] for i in range(p)]) * scale[:, None]
     decrements = functools.reduce(jnp.add, [white * white for white in whitened])
     inverse_roots = jnp.stack(roots) * scale

@@ -18,13 +18,13 @@ import numpy as np
 from jax import Array
 
 from jaxglm.family import Family
-from jaxglm.irls import fused
+from jaxglm.irls import fused, lanes
 from jaxglm.irls.alike import are_alike, starts_of_alike
 from jaxglm.irls.blocks import Blocks, blocks_of, default_device, shares
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.plain import solve_plain
 from jaxglm.irls.problem import Given, typed
-from jaxglm.irls.solution import Solution, reported
+from jaxglm.irls.solution import Solution, nothing, reported
 from jaxglm.irls.solve import Data, differentiate, solve_problem
 from jaxglm.irls.threads import cores, in_threads
 from jaxglm.links import ArrayLike
@@ -70,6 +70,12 @@ def solve_many(
     blocks = blocks_of(data, g, options, device, weights is not None)
     if g == 0 or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((data, start))):
         return solve_batch(g, options, blocks, data, start, 0)
+    if device.platform == "cpu":
+        found = _solve_by_lanes(g, options, data if weights is not None else replace(data, weights=None), start, device)
+        if found is not None:
+            undecided = bool(found.undecided.any())
+            there = _on_device(found, data.X.dtype)
+            return _again(g, options, blocks, data, start, 0, there) if undecided else _reported(there)
     many = cores() > 1 and device.platform == "cpu"
     return _solve_in_windows(g, options, blocks, data, start, WINDOWS * cores() if many else 1)
 
@@ -89,6 +95,30 @@ def _solve_in_windows(g: int, options: IRLS, blocks: Blocks, data: Data, start: 
     if options.factorization == "auto" and bool(jnp.any(found.undecided)):
         return _again(g, options, blocks, data, start, 0, found)
     return _reported(found)
+
+
+def _solve_by_lanes(g: int, options: IRLS, data: Data, start: Array | None, device: Any) -> Solution | None:
+    """The plain pass over fits whose data are at hand by lanes of a CPU, None where that is not possible."""
+    X, y, weights, offset, penalty, start = (
+        None if part is None else np.asarray(part)
+        for part in (data.X, data.y, data.weights, data.offset, data.penalty, start)
+    )
+    rows = lanes.Rows(X, y, weights, offset, np.zeros(g, np.int64), np.full(g, X.shape[-2]), shared=X.ndim == 2)
+    job = lanes.Job(rows, jax.tree.map(np.asarray, data.family), penalty, start, options, X.dtype)
+    if not lanes.fits(job, rows.sizes).all() or lanes.available(job, device):
+        return None
+    found = nothing(g, rows.p)
+    lanes.solve(job, found, np.arange(g))
+    return found
+
+
+def _on_device(solution: Solution, dtype: Any) -> Solution:
+    """A solution in NumPy as JAX has it."""
+
+    def there(leaf: np.ndarray) -> Array:
+        return jnp.asarray(leaf, dtype if leaf.dtype.kind == "f" else jnp.int32 if leaf.dtype.kind == "i" else bool)
+
+    return jax.tree.map(there, solution)
 
 
 def number_of_fits(design: tuple[int, ...], rows: dict[str, tuple[int, ...]]) -> int:
