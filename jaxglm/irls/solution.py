@@ -94,22 +94,25 @@ class Statistics:
 def statistics(problem: Problem, algebra: Algebra, coefficients: Array, keep: Array, null: Array | None) -> Statistics:
     """The statistics at scaled coefficients; null is the null model's intercept where there is an offset."""
     family, rows = problem.family, problem.rows
+    known = None if family.dispersion is None else jnp.asarray(family.dispersion, problem.dtype)
 
     def look(part: Rows) -> tuple[Array, Array, Totals]:
         eta = part.eta(coefficients)
         row = working(family, part, eta)
-        simple = (2.0 * jnp.sum(row.loss), 2.0 * jnp.sum(_null_working(problem, part, null).loss))
+        loss = jnp.sum(row.loss)
+        simple = (2.0 * loss, 2.0 * jnp.sum(_null_working(problem, part, null).loss), -loss)
 
-        def exact() -> tuple[Array, Array]:
+        def exact() -> tuple[Array, Array, Array]:
             below = _null_working(problem, part, null)
-            return jnp.sum(working(family, part, eta).deviance), jnp.sum(below.deviance)
+            likelihood = _log_likelihoods(problem, part, eta, known) if known is not None else jnp.zeros_like(loss)
+            return jnp.sum(working(family, part, eta).deviance), jnp.sum(below.deviance), likelihood
 
         deviances = seldom(~problem.bare, exact, simple)
         sums = (*deviances, jnp.sum(row.chi_square), jnp.sum(~row.valid, dtype=jnp.int32))
         return row.weights, jnp.stack([row.weights, row.scores]), Totals(sums)
 
     collected, totals = algebra.gather(rows, look)
-    deviance, null_deviance, chi_square, invalid = totals.sums
+    deviance, null_deviance, log_likelihood, chi_square, invalid = totals.sums
     solved = algebra.solve(collected, problem.penalty, problem.pull(None, coefficients), keep)
     degrees = problem.n_obs - jnp.sum(~solved.factor.aliased, dtype=jnp.int32)
     dispersion = jnp.where(degrees > 0, chi_square / degrees.astype(problem.dtype), jnp.nan)
@@ -122,11 +125,13 @@ def statistics(problem: Problem, algebra: Algebra, coefficients: Array, keep: Ar
     spans = (left <= SPANS**2 * jnp.finfo(problem.dtype).eps) & (problem.n_obs > 0)
     covariance = solved.factor.inverse() * dispersion
     aliased = solved.factor.aliased
+    if known is None:
+        log_likelihood = seldom(~problem.bare, lambda: _log_likelihood(problem, coefficients, deviance), -0.5 * deviance)
     return Statistics(
         covariance=jnp.where(aliased[:, None] | aliased, jnp.nan, covariance),
         deviance=deviance,
         null_deviance=seldom(~spans, lambda: _deviance_of_nothing(problem), null_deviance),
-        log_likelihood=seldom(~problem.bare, lambda: _log_likelihood(problem, coefficients, deviance), -0.5 * deviance),
+        log_likelihood=log_likelihood,
         dispersion=dispersion,
         spans_constant=spans,
         solved=solved,
@@ -155,20 +160,18 @@ def _looked_along(problem: Problem, ones: Array, step: Array) -> tuple[Array, Ar
     return fold(problem.rows, look).sums
 
 
+def _log_likelihoods(problem: Problem, rows: Rows, eta: Array, dispersion: Array) -> Array:
+    """The log-likelihood of these rows together, at their etas."""
+    family, weights = problem.family, jnp.where(rows.present, rows.weights, 1.0)
+    mean = family.link.mean(where_present(family, rows, eta))
+    return jnp.sum(jnp.where(rows.present, family.log_likelihood_at(rows.y, mean, weights, dispersion), 0.0))
+
+
 def _log_likelihood(problem: Problem, coefficients: Array, deviance: Array) -> Array:
-    family, dtype = problem.family, problem.dtype
-    if family.dispersion is not None:
-        scale = jnp.asarray(family.dispersion, dtype)
-    else:
-        scale = deviance / (problem.n_obs.astype(dtype) if family.likelihood_rows == "rows" else problem.total_weight)
-
-    def look(part: Rows) -> Totals:
-        weights = jnp.where(part.present, part.weights, 1.0)
-        mean = family.link.mean(where_present(family, part, part.eta(coefficients)))
-        likelihood = family.log_likelihood_at(part.y, mean, weights, scale)
-        return Totals(jnp.sum(jnp.where(part.present, likelihood, 0.0)))
-
-    return fold(problem.rows, look).sums
+    """The log-likelihood of all rows, where the dispersion that it has is estimated."""
+    n = problem.n_obs.astype(problem.dtype) if problem.family.likelihood_rows == "rows" else problem.total_weight
+    dispersion = deviance / n
+    return fold(problem.rows, lambda part: Totals(_log_likelihoods(problem, part, part.eta(coefficients), dispersion))).sums
 
 
 @jax.tree_util.register_dataclass

@@ -1,10 +1,10 @@
 """The exponential and the logarithm of a vector of numbers, and whatever else programs call that is not an instruction.
 
 Both are written in arithmetic and operations on bits, for JAX, and so can be tested against NumPy like any function. Errors
-are below one unit in the last place for exp and two for log, in the whole range, subnormal results and arguments included.
+are below one unit in the last place for exp and two for log, in the whole range of normal numbers.
 
 exp: x = k log 2 + r with |r| <= log(2) / 2, where log 2 is cut in two so that k times its upper part is exact; a Taylor
-polynomial of r; times 2^k in two factors, so that results may be subnormal. log: the argument is m 2^k with m between
+polynomial of r, to whose exponent k is added. log: the argument is m 2^k with m between
 sqrt(1/2) and sqrt(2); log m = f - f^2/2 + s (f^2/2 + R(s^2)) with f = m - 1 and s = f / (2 + f).
 
 Sources: Tang, Table-driven implementation of the exponential function (1989), for the reduction; FreeBSD's msun (Ng 1993)
@@ -34,7 +34,6 @@ class _Format:
 
     integer: Any
     bits: int
-    bias: int
     degree: int
     top: float
     bottom: float
@@ -42,8 +41,8 @@ class _Format:
     lower: float
 
 
-_DOUBLE = _Format(jnp.int64, 52, 1023, 13, 709.79, -745.14, 0.6931471803691238, 1.9082149292705877e-10)
-_SINGLE = _Format(jnp.int32, 23, 127, 7, 88.73, -103.98, 0.693359375, -2.12194440054690583e-4)
+_DOUBLE = _Format(jnp.int64, 52, 13, 709.7827, -708.396, 0.6931471803691238, 1.9082149292705877e-10)
+_SINGLE = _Format(jnp.int32, 23, 7, 88.7228, -87.336, 0.693359375, -2.12194440054690583e-4)
 
 
 def _format(x: Array) -> _Format:
@@ -51,24 +50,18 @@ def _format(x: Array) -> _Format:
 
 
 def exp(x: Array) -> Array:
-    """e to the power of x."""
+    """e to the power of x; results that are no normal numbers are 0 or infinite."""
     form = _format(x)
-    clipped = jnp.minimum(jnp.maximum(x, form.bottom), form.top)
+    clipped = jnp.where(x < form.bottom, form.bottom, jnp.where(x > form.top, form.top, x))
     shift = 1.5 * 2.0**form.bits  # adding it rounds to a whole number, which is then in its last bits
     shifted = clipped * (1.0 / math.log(2.0)) + shift
     k = shifted - shift
     r = (clipped - k * form.upper) - k * form.lower
     terms = [1.0 / math.factorial(i) for i in range(2, form.degree + 1)]
     power = 1.0 + (r + r * r * _estrin(terms, r))
-    whole = lax.bitcast_convert_type(shifted, form.integer)
-    whole = whole - lax.bitcast_convert_type(jnp.full_like(x, shift), form.integer)
-    half = lax.shift_right_arithmetic(whole, jnp.ones_like(whole))
-    return power * _two_to(half, form, x) * _two_to(whole - half, form, x)
-
-
-def _two_to(k: Array, form: _Format, x: Array) -> Array:
-    pattern = lax.shift_left(k + form.bias, jnp.full_like(k, form.bits))
-    return lax.bitcast_convert_type(pattern, x.dtype)
+    whole = lax.shift_left(lax.bitcast_convert_type(shifted, form.integer), jnp.full_like(x, form.bits, form.integer))
+    found = lax.bitcast_convert_type(lax.bitcast_convert_type(power, form.integer) + whole, x.dtype)
+    return jnp.where(x > form.top, jnp.inf, jnp.where(x < form.bottom, 0.0, found))
 
 
 def _estrin(coefficients: list[float], x: Array) -> Array:
@@ -116,7 +109,7 @@ def log_gamma(x: Array) -> Array:
 # What a program calls instead of a primitive: functions of its parameters and operands, each one number.
 REWRITES: Mapping[str, Callable[..., Any]] = {
     **{name: ELEMENTARY[name] for name in ("atan", "atan2", "erf", "erfc", "expm1", "integer_pow", "log1p", "logistic", "pow")},
-    **{name: ELEMENTARY[name] for name in ("sign", "clamp", "add_any", "square")},
+    **{name: ELEMENTARY[name] for name in ("sign", "clamp", "add_any", "square", "tan")},
     "exp": lambda parameters, x: exp(x),
     "log": lambda parameters, x: log(x),
     "lgamma": lambda parameters, x: log_gamma(x),

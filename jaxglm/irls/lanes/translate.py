@@ -136,7 +136,7 @@ class Translator:
             return code.call("maximum" if name == "max" else "minimum", numbers)
         if name in ("max", "min"):
             return code.select(self._compare("gt" if name == "max" else "lt", numbers), *numbers)
-        if name in ("abs", "floor", "ceil", "sqrt", "nearbyint") and floating:
+        if name in ("abs", "floor", "ceil", "sqrt", "sin", "cos") and floating:
             return code.call("fabs" if name == "abs" else name, numbers)
         if name == "round" and floating and int(parameters["rounding_method"]) == 1:
             return code.call("roundeven", numbers)
