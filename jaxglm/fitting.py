@@ -33,10 +33,11 @@ from jaxglm.irls.problem import typed
 from jaxglm.irls.ragged import Lanes, solve_tiles
 from jaxglm.irls.solution import Solution, nothing, reported
 from jaxglm.irls.solve import Data
-from jaxglm.irls.threads import cores, in_threads
+from jaxglm.threads import cores, in_threads
 from jaxglm.kernels import steps
+from jaxglm.large import is_large, solve_large
 from jaxglm.limits import put_limits
-from jaxglm.packing import EMPTY, Call, Crossed, Layout, Stacked, gather, lane_rows, per_lane, placed, plan, reweighted, scales, tiles
+from jaxglm.packing import EMPTY, Call, Crossed, Layout, Stacked, gather, lane_rows, per_lane, placed, plan, reweighted, tiles
 from jaxglm.separation import Separated, decide, polish
 from jaxglm.status import Status
 from jaxglm.task import Task
@@ -60,7 +61,7 @@ def fit(task: Task, progress: Progress | None = None, plain: bool = True) -> Sol
     groups = np.flatnonzero(task.source.sizes > 0)
     with arithmetic(task.device):
         if plain or task.options.factorization != "auto":
-            rest = _plain_lanes(task, found, groups, progress)
+            rest = groups if task.options.factorization != "auto" else _by_lanes(task, found, groups, None, progress)
             (_plain_crossed if isinstance(task.source, Crossed) else _plain)(task, found, rest, progress)
             undecided = groups[found.undecided[groups]]
             # Where not even one step was taken, normal equations could not be trusted.
@@ -126,9 +127,15 @@ def _solve_call(task: Task, options: IRLS, plain: bool, call: Call) -> Solution:
         return jax.tree.map(lambda leaf: np.asarray(leaf)[: call.n_blocks][used], solution)
 
 
-def _plain_lanes(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> np.ndarray:
-    """The plain pass by lanes of a CPU, where that is possible; returns the groups that are left."""
+def _by_lanes(
+    task: Task, found: Solution, groups: np.ndarray, factorization: str | None = None, progress: Progress | None = None
+) -> np.ndarray:
+    """Fit groups by lanes of a CPU, where that is possible, in the plain pass or, given a factorization, with all precautions;
+    returns the groups that are left."""
     job = lanes.Job(lane_rows(task.source), task.family, task.penalty, task.start, task.options, task.dtype)
+    if factorization is not None:
+        options = replace(task.options, factorization=factorization)
+        job = replace(job, options=options, dtype=np.dtype(np.float64), careful=True)
     fit = lanes.fits(job, task.source.sizes[groups])
     if not fit.any() or lanes.available(job, default_device()):
         return groups
@@ -147,6 +154,11 @@ def _plain_lanes(task: Task, found: Solution, groups: np.ndarray, progress: Prog
 def _plain(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> None:
     """The plain pass over ragged groups."""
     plain, done = task.options.factorization == "auto", 0
+    large = is_large(task, groups, default_device())
+    for group in groups[large]:
+        solution = solve_large(task, group)
+        _store(found, np.array([group]), jax.tree.map(lambda leaf: np.asarray(leaf)[None], solution))
+    groups = groups[~large]
     calls = _calls(task, groups, plain)
     work = partial(_solve_call, task, task.options, plain)
     for call, solution in zip(calls, in_threads(work, calls, task.device), strict=True):
@@ -165,24 +177,8 @@ def _carefully(task: Task, found: Solution, groups: np.ndarray, normal: np.ndarr
     _solve_again(task, found, groups[found.undecided[groups]], "orthogonal")
 
 
-def _careful_lanes(task: Task, found: Solution, groups: np.ndarray, options: IRLS) -> np.ndarray:
-    """What has to be solved again by lanes of a CPU, where that is possible; returns the groups that are left."""
-    rows = gather(task.source, groups)
-    part = task.subset(rows, groups)
-    start = task.start if task.start is None or task.start.ndim == 1 else task.start[groups]
-    job = lanes.Job(lane_rows(rows), part.family, part.penalty, start, options, np.dtype(np.float64), scales(rows))
-    fit = lanes.fits(job, rows.sizes)
-    if not fit.any() or lanes.available(job, default_device()):
-        return groups
-    local = nothing(len(groups), task.source.p)
-    lanes.solve(job, local, np.flatnonzero(fit))
-    _store(found, groups[fit], jax.tree.map(lambda leaf: leaf[fit], local))
-    return groups[~fit]
-
-
 def _solve_again(task: Task, found: Solution, groups: np.ndarray, factorization: str) -> None:
-    if len(groups):
-        groups = _careful_lanes(task, found, groups, replace(task.options, factorization=factorization))
+    groups = _by_lanes(task, found, groups, factorization)
     calls = _calls(task, groups, False)
     work = partial(_solve_call, task, replace(task.options, factorization=factorization), False)
     for call, solution in zip(calls, in_threads(work, calls, task.device), strict=True):

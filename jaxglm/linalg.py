@@ -74,6 +74,7 @@ class Factor:
         """scale U^-1 b. b: (p, k)."""
         return _solve_upper(self.upper, b) * self._mask(b)
 
+    @jax.jit
     def inverse(self) -> Array:
         """(X'WX)^-1 on the independent columns, zero on the aliased ones. Shape (p, p)."""
         root = self.unwhiten(jnp.eye(self.scale.shape[0], dtype=self.scale.dtype))

@@ -133,6 +133,15 @@ class Crossed:
         return Picked(X, rows(self.y), weights, None if self.offset is None else rows(self.offset))
 
 
+def piece(source: Source, group: int, positions: range) -> Picked:
+    """Rows of one group that lie one after the other; where they do so in memory, it is only looked at."""
+    if isinstance(source, Stacked) and source.order is None:
+        part = slice(source.starts[group] + positions.start, source.starts[group] + positions.stop)
+        weights = np.ones(len(positions)) if source.weights is None else source.weights[part]
+        return Picked(source.X[part], source.y[part], weights, None if source.offset is None else source.offset[part])
+    return source.pick(np.asarray(group), np.arange(positions.start, positions.stop))
+
+
 def gather(source: Source, groups: np.ndarray) -> Stacked:
     """The rows of some groups, in a table of their own."""
     sizes = source.sizes[groups]
@@ -254,7 +263,7 @@ def tiles(source: Source, call: Call, dtype: Any, scaled: bool) -> Tiles:
         X[:used] *= (weights != 0)[:, :, None, :]
         reach = np.zeros((total, layout.lanes, source.p), dtype)
         np.maximum.at(reach, call.owner[:used], np.abs(X[:used]).max(axis=3))
-        scale = _power_of_two(reach)
+        scale = np.ldexp(np.ones_like(reach), np.clip(np.frexp(np.where(reach > 0, reach, 1.0))[1], -1000, 1000))
         X[:used] /= scale[call.owner[:used]][:, :, :, None]
     return Tiles(
         X=X,
@@ -267,18 +276,6 @@ def tiles(source: Source, call: Call, dtype: Any, scaled: bool) -> Tiles:
         owner=call.owner,
         n_blocks=np.asarray(call.n_blocks, np.int32),
     )
-
-
-def scales(rows: Stacked) -> np.ndarray:
-    """Powers of two next to the largest absolute value of each column of each group, (g, p), of a table made by `gather`."""
-    finite = np.isfinite(rows.X).all(axis=1) & (np.asarray(rows.weights) != 0)
-    reach = np.zeros((len(rows.sizes), rows.p))
-    np.maximum.at(reach, owners(rows)[finite], np.abs(rows.X[finite]))
-    return _power_of_two(reach)
-
-
-def _power_of_two(reach: np.ndarray) -> np.ndarray:
-    return np.ldexp(np.ones_like(reach), np.clip(np.frexp(np.where(reach > 0, reach, 1.0))[1], -1000, 1000))
 
 
 def _padded(values: np.ndarray, total: int, dtype: Any) -> np.ndarray:

@@ -3,7 +3,8 @@
 Everything that IRLS needs from the data is a sum over rows: the Gram matrix, the score, the deviance. So a fit may hold
 its rows whole, or in chunks of equal length with a count of how many chunks are filled: `fold` adds up over either. With
 chunks, groups of any size share one compiled program, since the number of chunks is data, and only one chunk at a time
-is worked on, which therefore stays in cache.
+is worked on, which therefore stays in cache. The rows of one very large fit are dealt out to threads as `Shares`; what is
+done with each is then a `jax.tree_util.Partial`, which tells a compiled program from the numbers that it is given.
 
 A prior weight of zero means that the row is not there, whatever it holds. It is the only mask: padding is rows of weight
 zero. `Rows.prepare` replaces what absent rows hold by harmless values, so that no NaN of theirs reaches a sum.
@@ -11,8 +12,10 @@ zero. `Rows.prepare` replaces what absent rows hold by harmless values, so that 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -20,6 +23,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxglm.family import Family
+from jaxglm.threads import in_threads
 
 T = TypeVar("T")
 
@@ -83,6 +87,27 @@ class Rows:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class Shares:
+    """The rows of a fit that is too large for one thread, dealt out: sums over them are taken outside of compiled programs,
+    by a thread for each core."""
+
+    parts: tuple[Rows, ...]
+
+    @property
+    def offset(self) -> Array | None:
+        """What tells whether there is an offset: that of the first rows."""
+        return self.parts[0].offset
+
+
+def with_design(rows: Rows | Shares, design: Any) -> Rows | Shares:
+    """The same rows with another design."""
+    if isinstance(rows, Shares):
+        return Shares(tuple(replace(part, design=design) for part in rows.parts))
+    return replace(rows, design=design)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Totals:
     """What is known of all rows together: `sums` are added, `peaks` (nonnegative numbers or flags) are maximised."""
 
@@ -94,13 +119,15 @@ class Totals:
         return Totals(jax.tree.map(jnp.add, self.sums, other.sums), jax.tree.map(jnp.maximum, self.peaks, other.peaks))
 
 
-def fold(rows: Rows, each: Callable[[Rows], Totals]) -> Totals:
+def fold(rows: Rows | Shares, each: Callable[[Rows], Totals]) -> Totals:
     """The totals of all rows, from those of each chunk."""
     return accumulate(rows, each, Totals.merge)
 
 
-def accumulate(rows: Rows, each: Callable[[Rows], T], merge: Callable[[T, T], T]) -> T:
+def accumulate(rows: Rows | Shares, each: Callable[[Rows], T], merge: Callable[[T, T], T]) -> T:
     """Merge `each` chunk's result into what came before. All zeros must be neutral for `merge`."""
+    if isinstance(rows, Shares):
+        return functools.reduce(merge, in_threads(partial(_of_share, merge, each), list(rows.parts)))
     if rows.chunks is None:
         return each(rows)
     arrays = replace(rows, chunks=None)
@@ -112,3 +139,8 @@ def accumulate(rows: Rows, each: Callable[[Rows], T], merge: Callable[[T, T], T]
     first, none = rows.chunks.first, jnp.zeros_like(rows.chunks.count)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(chunk, first))
     return jax.lax.fori_loop(none, rows.chunks.count, lambda index, total: merge(total, chunk(first + index)), zeros)
+
+
+@partial(jax.jit, static_argnums=0)
+def _of_share(merge: Callable[[T, T], T], each: Callable[[Rows], T], part: Rows) -> T:
+    return accumulate(part, each, merge)

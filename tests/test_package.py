@@ -23,13 +23,15 @@ FILES = {
 
 # A module imports only from its own layer or from those above it here, and modules never import each other in a circle.
 LAYERS = [
-    "errors status links logarithms deviances family log_likelihoods families",
+    "errors status threads links logarithms deviances family log_likelihoods families",
     "designs linalg penalty rows",
-    "irls irls.options irls.threads irls.carry irls.seldom irls.working irls.problem irls.normal irls.loop irls.solution "
+    "irls irls.options irls.carry irls.seldom irls.working irls.problem irls.normal irls.loop irls.solution "
     "irls.plain irls.solve irls.alike irls.blocks irls.many irls.ragged "
     "irls.fused irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled "
-    "irls.fused.kernel irls.fused.launch irls.fused.guard",
-    "check separation packing task kernels ends limits fitting",
+    "irls.fused.kernel irls.fused.launch irls.fused.guard "
+    "irls.lanes irls.lanes.code irls.lanes.functions irls.lanes.translate irls.lanes.program irls.lanes.kernel "
+    "irls.lanes.machine irls.lanes.run irls.lanes.guard",
+    "check separation packing task kernels large ends limits fitting",
     "groups observations wald residuals columns frames formula_parsing formula prediction tables summary storage inference "
     "results",
     "arrays",
@@ -44,6 +46,7 @@ PLACES = {  # where an outside library may be imported, at the top of the module
     "pyarrow": {"files", "columns", "frames"},
     "pandas": {"columns", "datasets", "formula", "frames"},
     "polars": {"columns"},
+    "llvmlite": {"irls.lanes.machine"},
     "scipy": {"groups", "model", "separation", "wald"},
     "matplotlib": set(),
     "duckdb": set(),

@@ -26,7 +26,7 @@ from jaxglm.irls.plain import solve_plain
 from jaxglm.irls.problem import Given, typed
 from jaxglm.irls.solution import Solution, nothing, reported
 from jaxglm.irls.solve import Data, differentiate, solve_problem
-from jaxglm.irls.threads import cores, in_threads
+from jaxglm.threads import cores, in_threads
 from jaxglm.links import ArrayLike
 from jaxglm.penalty import Ridge
 
@@ -98,7 +98,7 @@ def _solve_in_windows(g: int, options: IRLS, blocks: Blocks, data: Data, start: 
 
 
 def _solve_by_lanes(g: int, options: IRLS, data: Data, start: Array | None, device: Any) -> Solution | None:
-    """The plain pass over fits whose data are at hand by lanes of a CPU, None where that is not possible."""
+    """Solve fits whose data are at hand by lanes of a CPU, as far as these go; None where that is not possible."""
     X, y, weights, offset, penalty, start = (
         None if part is None else np.asarray(part)
         for part in (data.X, data.y, data.weights, data.offset, data.penalty, start)
@@ -109,6 +109,11 @@ def _solve_by_lanes(g: int, options: IRLS, data: Data, start: Array | None, devi
         return None
     found = nothing(g, rows.p)
     lanes.solve(job, found, np.arange(g))
+    for factorization in ("cholesky", "orthogonal"):
+        again = np.flatnonzero(found.undecided)
+        job = replace(job, options=replace(options, factorization=factorization), careful=True)
+        if len(again) and not lanes.available(job, device):
+            lanes.solve(job, found, again)
     return found
 
 

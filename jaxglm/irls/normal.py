@@ -9,7 +9,7 @@ rows, which is slower and keeps its accuracy where the Gram matrix has lost it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -18,7 +18,8 @@ from jax import Array
 
 from jaxglm.designs import HIGHEST, Design, from_pairs
 from jaxglm.linalg import LARGEST, Factor, Small, cholesky, least_pivot, orthogonal, small_solve, stack
-from jaxglm.rows import Rows, Totals, accumulate
+from jaxglm.links import STATIC
+from jaxglm.rows import Rows, Shares, Totals, accumulate
 
 
 @jax.tree_util.register_dataclass
@@ -49,14 +50,10 @@ class Algebra:
     normal: Callable[[Any, int], tuple[Array, Array]]
     squares: bool
 
-    def gather(self, rows: Rows, each: Callable[[Rows], tuple[Array, Array, Totals]]) -> tuple[Any, Totals]:
+    def gather(self, rows: Rows | Shares, each: Callable[[Rows], tuple[Array, Array, Totals]]) -> tuple[Any, Totals]:
         """Collect over all rows; `each` gives a chunk's weights, scores and further totals."""
 
-        def chunk(part: Rows) -> tuple[Any, Totals]:
-            weights, scores, totals = each(part)
-            return self.collect(part.design, weights, scores), totals
-
-        return accumulate(rows, chunk, lambda a, b: (self.merge(a[0], b[0]), a[1].merge(b[1])))
+        return accumulate(rows, Gathered(each, self), Merged(self))
 
     def trusts(self, factor: Factor | Small) -> Array:
         """Whether a factorization can be trusted: of a Gram matrix by its pivots, of rows unless all went wrong."""
@@ -67,6 +64,29 @@ class Algebra:
         epsilon = jnp.finfo(factor.lengths.dtype).eps
         loss = jax.lax.rsqrt(jnp.where(factor.smallest_pivot > 0, factor.smallest_pivot, 1.0)) if self.squares else 1.0
         return 4.0 * epsilon * size * loss
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Gathered:
+    """What an algebra collects of some rows, and further totals, as a function of the rows. each: see `Algebra.gather`."""
+
+    each: Any
+    algebra: Algebra = field(metadata=STATIC)
+
+    def __call__(self, part: Rows) -> tuple[Any, Totals]:
+        weights, scores, totals = self.each(part)
+        return self.algebra.collect(part.design, weights, scores), totals
+
+
+@dataclass(frozen=True)
+class Merged:
+    """How an algebra adds up what it has collected."""
+
+    algebra: Algebra
+
+    def __call__(self, a: tuple[Any, Totals], b: tuple[Any, Totals]) -> tuple[Any, Totals]:
+        return self.algebra.merge(a[0], b[0]), a[1].merge(b[1])
 
 
 @jax.tree_util.register_dataclass
@@ -94,6 +114,7 @@ def _solved(factor: Factor, whitened: Array) -> Solved:
     return Solved(factor, factor.unwhiten(whitened), jnp.sum(whitened**2, axis=0))
 
 
+@jax.jit
 def _solve_gram(gram: _Gram, penalty: Array | None, pull: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
     gram = _penalized(_whole(gram, len(keep)), penalty, pull)
     unit = jnp.eye(keep.shape[0], dtype=gram.information.dtype)
@@ -101,6 +122,7 @@ def _solve_gram(gram: _Gram, penalty: Array | None, pull: Array | None, keep: Ar
     return _solved(factor, factor.whiten(gram.scores))
 
 
+@jax.jit
 def _solve_small(gram: _Gram, penalty: Array | None, pull: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
     if len(keep) > LARGEST and gram.information.ndim == 2:
         return _solve_gram(gram, penalty, pull, keep)

@@ -16,19 +16,23 @@ other fits are `undecided`, and are solved by `irls.loop`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.tree_util import Partial
 
 from jaxglm.designs import Constant
+from jaxglm.family import Family
 from jaxglm.irls.carry import packed, unpacked
 from jaxglm.irls.normal import PLAIN, Solved
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import Problem, typed
 from jaxglm.irls.solution import NULL_TOLERANCE, Solution, Statistics, statistics
 from jaxglm.irls.working import where_present, working
-from jaxglm.rows import Rows, Totals, fold
+from jaxglm.rows import Rows, Shares, Totals, fold, with_design
 from jaxglm.status import Method, Status
 
 FEW = 12  # steps, what most fits can do with; a block waits for its slowest
@@ -63,6 +67,13 @@ def solve_plain(problem: Problem, options: IRLS, arrived: bool = False) -> Solut
         null, known = below.coefficients[0], below.settled
     keep = problem.keep
     found = statistics(problem, PLAIN, reached.coefficients, keep, null)
+    return _concluded(problem.bared, options, reached, found, known)
+
+
+@partial(jax.jit, static_argnames="options")
+def _concluded(problem: Problem, options: IRLS, reached: Reached, found: Statistics, known: Array) -> Solution:
+    """The solution, from the statistics where the steps have led; known: whether the null model is."""
+    keep = problem.keep
     status = jnp.where(problem.n_obs == 0, Status.NO_DATA, Status.CONVERGED)
     status = jnp.where(problem.sound, status, Status.INVALID_DATA).astype(jnp.int32)
     decided = (_is_optimum(problem, options, reached, found) & known) | (status != Status.CONVERGED)
@@ -104,6 +115,11 @@ def iterate(problem: Problem, options: IRLS) -> Reached:
     def one_pass(carried: Array) -> Array:
         return packed(_step(problem, options, few, unpacked(carried, first)), problem.dtype)
 
+    if isinstance(problem.rows, Shares):
+        state = first
+        while state.running:
+            state = _step(problem, options, few, state)
+        return state
     final = jax.lax.while_loop(lambda carried: carried[0] > 0, one_pass, packed(first, problem.dtype))
     return unpacked(final, first)
 
@@ -128,16 +144,15 @@ def begin(problem: Problem) -> Reached:
 
 
 def _linearised(problem: Problem) -> Solved:
-    family = problem.family
-
-    def look(part: Rows) -> tuple[Array, Array, Totals]:
-        eta = _start_eta(problem, part)
-        row = working(family, part, eta)
-        wanted = row.scores + row.weights * (eta if part.offset is None else eta - part.offset)
-        return row.weights, jnp.where(part.present, wanted, 0.0)[None, :], Totals(())
-
-    collected, _ = PLAIN.gather(problem.rows, look)
+    collected, _ = PLAIN.gather(problem.rows, Partial(_look_at_start, problem.bared))
     return PLAIN.solve(collected, problem.penalty, problem.pull(None), problem.keep)
+
+
+def _look_at_start(problem: Problem, part: Rows) -> tuple[Array, Array, Totals]:
+    eta = _start_eta(problem, part)
+    row = working(problem.family, part, eta)
+    wanted = row.scores + row.weights * (eta if part.offset is None else eta - part.offset)
+    return row.weights, jnp.where(part.present, wanted, 0.0)[None, :], Totals(())
 
 
 def _start_eta(problem: Problem, rows: Rows) -> Array:
@@ -155,12 +170,21 @@ def _step(problem: Problem, options: IRLS, few: int, state: Reached) -> Reached:
     newton = options.information == "observed" and not family.is_canonical
     if newton:
         floor = jnp.where(state.decrement <= NEAR * state.chi_square, -ANY, 1.0).astype(problem.dtype)
+    collected, totals = PLAIN.gather(problem.rows, Partial(_look, family, floor, state.coefficients))
+    return _moved(problem.bared, options, few, state, newton, collected, totals)
 
-    def look(part: Rows) -> tuple[Array, Array, Totals]:
-        row = working(family, part, part.eta(state.coefficients), floor)
-        return row.weights, row.scores[None, :], Totals(jnp.sum(row.chi_square))
 
-    collected, totals = PLAIN.gather(problem.rows, look)
+def _look(family: Family, floor: Array | None, coefficients: Array, part: Rows) -> tuple[Array, Array, Totals]:
+    row = working(family, part, part.eta(coefficients), floor)
+    return row.weights, row.scores[None, :], Totals(jnp.sum(row.chi_square))
+
+
+@partial(jax.jit, static_argnames=("options", "few", "newton"))
+def _moved(
+    problem: Problem, options: IRLS, few: int, state: Reached, newton: bool, collected: Any, totals: Totals
+) -> Reached:
+    """Where the step leads that has been collected."""
+    family = problem.family
     # Where dispersion is known and no weights change, what is expected of Pearson's statistic does.
     chi_square = totals.sums if newton or family.dispersion is None else problem.total_weight
     solved = PLAIN.solve(collected, problem.penalty, problem.pull(state.coefficients), problem.keep)
@@ -201,17 +225,18 @@ def _null(problem: Problem) -> Problem:
     """The null model, which is the offset and an intercept, from where its mean mean is near the mean response."""
     family, one = problem.family, jnp.ones(1, problem.dtype)
 
-    def look(part: Rows) -> Totals:
-        assert part.offset is not None
-        offset = where_present(family, part, part.offset)
-        weights = jnp.where(part.present, part.weights, 0.0)
-        return Totals((jnp.sum(weights * family.link.mean(offset).mu), jnp.sum(weights * offset)))
-
     total = jnp.where(problem.total_weight > 0, problem.total_weight, 1.0)
-    mean, offset = (value / total for value in fold(problem.rows, look).sums)
+    mean, offset = (value / total for value in fold(problem.rows, Partial(_mean_at_offset, family)).sums)
     # Exact under a log link for Poisson counts, and under the identity.
     center = family.link(problem.mean_response)
     start = center - family.link(mean)
     start = jnp.where(jnp.isfinite(start), start, center - offset)
-    rows = replace(problem.rows, design=Constant())
+    rows = with_design(problem.rows, Constant())
     return replace(problem, rows=rows, scale=one, penalty=None, start=start[None], keep=one > 0)
+
+
+def _mean_at_offset(family: Family, part: Rows) -> Totals:
+    assert part.offset is not None
+    offset = where_present(family, part, part.offset)
+    weights = jnp.where(part.present, part.weights, 0.0)
+    return Totals((jnp.sum(weights * family.link.mean(offset).mu), jnp.sum(weights * offset)))

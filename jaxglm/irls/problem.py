@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.tree_util import Partial
 
 from jaxglm.family import Family
-from jaxglm.rows import Rows, Totals, fold
+from jaxglm.rows import Rows, Shares, Totals, fold
 
 
 @jax.tree_util.register_dataclass
@@ -18,14 +19,14 @@ from jaxglm.rows import Rows, Totals, fold
 class Problem:
     """A fit to be made. The design's columns are X / scale, so coefficients inside are the user's times scale.
 
-    penalty, start: (p,), on the scaled coefficients, or None; n_obs: rows of nonzero weight; total_weight: the sum of the
+    rows: `Rows` or `Shares`; penalty, start: (p,), on the scaled coefficients, or None; n_obs: rows of nonzero weight; total_weight: the sum of the
     positive ones;
     mean_response: their weighted mean of y; sound: whether every row is finite and valid; bare: whether all rows are
     (`Family.bare`); keep: (p,), columns that are not nothing but zeros, like a dummy of a level that is absent; reach: (p,),
     the largest absolute value of each column, None where nobody watches for separation.
     """
 
-    rows: Rows
+    rows: Any
     family: Family
     scale: Array
     penalty: Array | None
@@ -37,6 +38,11 @@ class Problem:
     bare: Array
     keep: Array
     reach: Array | None
+
+    @property
+    def bared(self) -> Problem:
+        """All but the rows, for functions that are given some rows at a time."""
+        return replace(self, rows=None)
 
     @property
     def watched(self) -> bool:
@@ -96,21 +102,21 @@ class Given:
         return {name: value.shape for name, value in values.items() if value is not None}
 
 
+def _count(family: Family, part: Rows) -> Totals:
+    weights = jnp.where(part.present, part.weights, 0.0)
+    sums = (jnp.sum(part.weights != 0, dtype=jnp.int32), jnp.sum(weights), jnp.sum(weights * part.y))
+    unsound, more = part.weights < 0, jnp.ones((), jnp.int32)
+    if family.bare is not None:
+        more = jnp.sum(part.present & ~family.bare(part.y), dtype=jnp.int32)
+    return Totals((*sums, jnp.sum(unsound, dtype=jnp.int32), more), part.design.reach())
+
+
 def pose(
-    rows: Rows, family: Family, scale: Array, penalty: Array | None = None, start: Array | None = None, watched: bool = True
+    rows: Rows | Shares, family: Family, scale: Array, penalty: Array | None = None, start: Array | None = None, watched: bool = True
 ) -> Problem:
     """The problem of fitting prepared `rows`, whose design's columns have been divided by `scale`; penalty and start
     (p,) are in the user's terms; watched: see `Problem`."""
-
-    def count(part: Rows) -> Totals:
-        weights = jnp.where(part.present, part.weights, 0.0)
-        sums = (jnp.sum(part.weights != 0, dtype=jnp.int32), jnp.sum(weights), jnp.sum(weights * part.y))
-        unsound, more = part.weights < 0, jnp.ones((), jnp.int32)
-        if family.bare is not None:
-            more = jnp.sum(part.present & ~family.bare(part.y), dtype=jnp.int32)
-        return Totals((*sums, jnp.sum(unsound, dtype=jnp.int32), more), part.design.reach())
-
-    totals = fold(rows, count)
+    totals = fold(rows, Partial(_count, family))
     n_obs, total_weight, total_response, unsound, more = totals.sums
     reach = totals.peaks.astype(scale.dtype)
     return Problem(

@@ -30,5 +30,7 @@ def _anywhere_of_many(size: int, batched: list[bool], needed: Array) -> tuple[Ar
 
 def seldom(needed: Array, work: Callable[[], T], otherwise: T) -> T:
     """`work()` where it is `needed` (a flag), else `otherwise`; not done at all if no fit of a batch needs it."""
+    if not isinstance(needed, jax.core.Tracer):
+        return work() if needed else otherwise
     done = jax.lax.cond(anywhere(needed), work, lambda: otherwise)
     return jax.tree.map(lambda new, old: jnp.where(needed, new, old), done, otherwise)

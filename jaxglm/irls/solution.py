@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.tree_util import Partial
 
 from jaxglm.designs import Constant
+from jaxglm.family import Family
 from jaxglm.irls.loop import State, optimise
 from jaxglm.irls.normal import NORMAL, Algebra, Solved
 from jaxglm.irls.options import IRLS
@@ -93,25 +95,8 @@ class Statistics:
 
 def statistics(problem: Problem, algebra: Algebra, coefficients: Array, keep: Array, null: Array | None) -> Statistics:
     """The statistics at scaled coefficients; null is the null model's intercept where there is an offset."""
-    family, rows = problem.family, problem.rows
-    known = None if family.dispersion is None else jnp.asarray(family.dispersion, problem.dtype)
-
-    def look(part: Rows) -> tuple[Array, Array, Totals]:
-        eta = part.eta(coefficients)
-        row = working(family, part, eta)
-        loss = jnp.sum(row.loss)
-        simple = (2.0 * loss, 2.0 * jnp.sum(_null_working(problem, part, null).loss), -loss)
-
-        def exact() -> tuple[Array, Array, Array]:
-            below = _null_working(problem, part, null)
-            likelihood = _log_likelihoods(problem, part, eta, known) if known is not None else jnp.zeros_like(loss)
-            return jnp.sum(working(family, part, eta).deviance), jnp.sum(below.deviance), likelihood
-
-        deviances = seldom(~problem.bare, exact, simple)
-        sums = (*deviances, jnp.sum(row.chi_square), jnp.sum(~row.valid, dtype=jnp.int32))
-        return row.weights, jnp.stack([row.weights, row.scores]), Totals(sums)
-
-    collected, totals = algebra.gather(rows, look)
+    family = problem.family
+    collected, totals = algebra.gather(problem.rows, Partial(_look, problem.bared, coefficients, null))
     deviance, null_deviance, log_likelihood, chi_square, invalid = totals.sums
     solved = algebra.solve(collected, problem.penalty, problem.pull(None, coefficients), keep)
     degrees = problem.n_obs - jnp.sum(~solved.factor.aliased, dtype=jnp.int32)
@@ -125,7 +110,7 @@ def statistics(problem: Problem, algebra: Algebra, coefficients: Array, keep: Ar
     spans = (left <= SPANS**2 * jnp.finfo(problem.dtype).eps) & (problem.n_obs > 0)
     covariance = solved.factor.inverse() * dispersion
     aliased = solved.factor.aliased
-    if known is None:
+    if family.dispersion is None:
         log_likelihood = seldom(~problem.bare, lambda: _log_likelihood(problem, coefficients, deviance), -0.5 * deviance)
     return Statistics(
         covariance=jnp.where(aliased[:, None] | aliased, jnp.nan, covariance),
@@ -141,6 +126,25 @@ def statistics(problem: Problem, algebra: Algebra, coefficients: Array, keep: Ar
     )
 
 
+def _look(problem: Problem, coefficients: Array, null: Array | None, part: Rows) -> tuple[Array, Array, Totals]:
+    """What some rows say at the coefficients: the sums are deviance, null deviance, log-likelihood where the dispersion is
+    known, Pearson's statistic, and how many means are not valid."""
+    family, eta = problem.family, part.eta(coefficients)
+    row = working(family, part, eta)
+    loss = jnp.sum(row.loss)
+    simple = (2.0 * loss, 2.0 * jnp.sum(_null_working(problem, part, null).loss), -loss)
+
+    def exact() -> tuple[Array, Array, Array]:
+        below, likelihood = _null_working(problem, part, null), jnp.zeros_like(loss)
+        if family.dispersion is not None:
+            likelihood = _log_likelihoods(family, part, eta, jnp.asarray(family.dispersion, problem.dtype))
+        return jnp.sum(working(family, part, eta).deviance), jnp.sum(below.deviance), likelihood
+
+    deviances = seldom(~problem.bare, exact, simple)
+    sums = (*deviances, jnp.sum(row.chi_square), jnp.sum(~row.valid, dtype=jnp.int32))
+    return row.weights, jnp.stack([row.weights, row.scores]), Totals(sums)
+
+
 def _regressed(information: Array, scores: Array) -> Array:
     """(X'WX)^- X'W1, where X'WX may be singular."""
     factor = cholesky(information, DEPENDENT)
@@ -150,19 +154,19 @@ def _regressed(information: Array, scores: Array) -> Array:
 def _looked_along(problem: Problem, ones: Array, step: Array) -> tuple[Array, Array]:
     """The sums of squares, over rows, of what the regression of 1 on the columns leaves, which is nothing if they span a
     constant, and of what a step changes eta by."""
-
-    def look(part: Rows) -> Totals:
-        def total(values: Array) -> Array:
-            return jnp.sum(jnp.where(part.present, values**2, 0.0))
-
-        return Totals((total(part.design.dot(ones) - 1.0), total(part.design.dot(step))))
-
-    return fold(problem.rows, look).sums
+    return fold(problem.rows, Partial(_squares_along, ones, step)).sums
 
 
-def _log_likelihoods(problem: Problem, rows: Rows, eta: Array, dispersion: Array) -> Array:
+def _squares_along(ones: Array, step: Array, part: Rows) -> Totals:
+    def total(values: Array) -> Array:
+        return jnp.sum(jnp.where(part.present, values**2, 0.0))
+
+    return Totals((total(part.design.dot(ones) - 1.0), total(part.design.dot(step))))
+
+
+def _log_likelihoods(family: Family, rows: Rows, eta: Array, dispersion: Array) -> Array:
     """The log-likelihood of these rows together, at their etas."""
-    family, weights = problem.family, jnp.where(rows.present, rows.weights, 1.0)
+    weights = jnp.where(rows.present, rows.weights, 1.0)
     mean = family.link.mean(where_present(family, rows, eta))
     return jnp.sum(jnp.where(rows.present, family.log_likelihood_at(rows.y, mean, weights, dispersion), 0.0))
 
@@ -170,8 +174,11 @@ def _log_likelihoods(problem: Problem, rows: Rows, eta: Array, dispersion: Array
 def _log_likelihood(problem: Problem, coefficients: Array, deviance: Array) -> Array:
     """The log-likelihood of all rows, where the dispersion that it has is estimated."""
     n = problem.n_obs.astype(problem.dtype) if problem.family.likelihood_rows == "rows" else problem.total_weight
-    dispersion = deviance / n
-    return fold(problem.rows, lambda part: Totals(_log_likelihoods(problem, part, part.eta(coefficients), dispersion))).sums
+    return fold(problem.rows, Partial(_total_log_likelihood, problem.family, coefficients, deviance / n)).sums
+
+
+def _total_log_likelihood(family: Family, coefficients: Array, dispersion: Array, part: Rows) -> Totals:
+    return Totals(_log_likelihoods(family, part, part.eta(coefficients), dispersion))
 
 
 @jax.tree_util.register_dataclass
@@ -202,13 +209,13 @@ def _at_mean(problem: Problem, rows: Rows, mean: Mean) -> _Below:
 
 def _deviance_of_nothing(problem: Problem) -> Array:
     """The deviance of the null model without an intercept, the offset alone."""
+    return fold(problem.rows, Partial(_deviance_at_offset, problem.bared)).sums
+
+
+def _deviance_at_offset(problem: Problem, part: Rows) -> Totals:
     family = problem.family
-
-    def look(part: Rows) -> Totals:
-        eta = jnp.zeros_like(part.y) if part.offset is None else where_present(family, part, part.offset)
-        return Totals(jnp.sum(_at_mean(problem, part, family.link.mean(eta)).deviance))
-
-    return fold(problem.rows, look).sums
+    eta = jnp.zeros_like(part.y) if part.offset is None else where_present(family, part, part.offset)
+    return Totals(jnp.sum(_at_mean(problem, part, family.link.mean(eta)).deviance))
 
 
 def null_intercept(problem: Problem, options: IRLS) -> Array | None:

@@ -42,8 +42,10 @@ def _unfit(job: Job, device: Any) -> str | None:
     most = MOST_COLUMNS[job.options.factorization]
     if not 1 <= job.rows.p <= most:
         return f"they take at most {most} columns this way, not {job.rows.p}"
-    if (job.options.factorization == "auto") != (job.scale is None):
+    if (job.options.factorization == "auto") == job.careful:
         return "they make the plain pass, or each way of being careful"
+    if job.careful and (job.rows.shared or np.dtype(job.dtype) != np.float64):
+        return "being careful, they scale columns, each fit its own, in float64"
     return None
 
 

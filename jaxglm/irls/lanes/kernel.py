@@ -43,18 +43,13 @@ def slots(shape: Shape) -> list[str]:
     names = list(TABLE)
     for role in ROWS:
         names += [f"{role}.{part}" for part in ("address", "group", "row", "column")]
-    for index in range(n_leaves(shape)):
+    for index in range(len(widths(shape)) - shape.careful):  # a scale is found from the rows
         names += [f"parameter{index}.{part}" for part in ("address", "group", "column")]
     return [*names, *(f"result.{field.name}" for field in fields(Solution))]
 
 
-def n_leaves(shape: Shape) -> int:
-    """Arrays of numbers of each fit: the family's parameters, penalty, start, scale."""
-    return len(widths(shape))
-
-
 def widths(shape: Shape) -> list[int]:
-    """How many numbers each of them has."""
+    """How many numbers each fit has of its own: of each of the family's parameters, penalty, start, and scale."""
     return [1] * shape.family.num_leaves + [shape.p] * (shape.penalty + shape.start + shape.careful)
 
 
@@ -205,7 +200,7 @@ class _Run:
     def load_parameters(self, groups: Number, used: Number, address: str) -> None:
         """The family's parameters, penalty and start of a block's groups."""
         code, place = self.code, 0
-        for index, width in enumerate(widths(self.shape)):
+        for index, width in enumerate(widths(self.shape)[: -1 if self.shape.careful else None]):
             name = f"parameter{index}"
             of_group = code.binary("mul", groups, self.slot[f"{name}.group"])
             base = code.binary("add", of_group, self.slot[f"{name}.address"])
@@ -235,19 +230,11 @@ class _Run:
         family = []
         for j in range(shape.family.num_leaves):
             family.append(of_one(_load(code, parameters, j, self.kind)))
-        if shape.careful:
-            scale = np.empty(shape.loaded, object)
-            for j in range(shape.loaded):
-                scale[j] = _load(code, parameters, self.layout.parameters - shape.loaded + j, self.kind)
-            family.append(scale)
         end = code.binary("mul", count, constant(chunk, "i64"))
+        if shape.careful:
+            family.append(self.find_scale(groups, sizes, starts, end, parameters))
         for index in self.loop("rows", constant(0, "i64"), end):
-            inside = code.binary("icmp slt", code.spread(index), sizes, "bool")
-            row = code.binary("add", code.spread(index), starts)
-            if shape.ordered:
-                offset = code.binary("mul", row, constant(8, "i64"))
-                row = self.gather(code.binary("add", self.slot["order"], offset), "i64", inside)
-            arguments = [*family, *self.row(groups, row, inside)]
+            arguments = [*family, *self.row(groups, *self.place(index, sizes, starts))]
             results = translator.run(jaxpr, arguments)
             numbers = [number for array in results for number in array.reshape(-1)]
             if chunk == 1:
@@ -260,6 +247,60 @@ class _Run:
             here = code.write("ptr", True, f"getelementptr {LLVM_TYPES[self.kind]}, ptr {address}, i64 {begin.text}")
             for place, number in enumerate(numbers):
                 self.keep(number, here.text, place * chunk)
+
+    def place(self, index: Number, sizes: Number, starts: Number) -> tuple[Number, Number]:
+        """The number of each lane's row, and whether the lane has it."""
+        code = self.code
+        inside = code.binary("icmp slt", code.spread(index), sizes, "bool")
+        row = code.binary("add", code.spread(index), starts)
+        if self.shape.ordered:
+            offset = code.binary("mul", row, constant(8, "i64"))
+            row = self.gather(code.binary("add", self.slot["order"], offset), "i64", inside)
+        return row, inside
+
+    def find_scale(self, groups: Number, sizes: Number, starts: Number, end: Number, parameters: str) -> np.ndarray:
+        """Powers of two next to the largest absolute value of each column, of rows that are there and finite. They stand with
+        the parameters, as their last."""
+        code, columns = self.code, range(self.shape.loaded)
+        first = self.layout.parameters - self.shape.loaded
+        for j in columns:
+            self.keep(constant(0.0, self.kind), parameters, first + j)
+        for index in self.loop("reach", constant(0, "i64"), end):
+            row, inside = self.place(index, sizes, starts)
+            x, weights = self.row(groups, row, inside)[:: 2 if self.shape.loaded else 1][:2]
+            there = code.binary("fcmp une", weights.item(), constant(0.0, self.kind), "bool")
+            size = [code.call("fabs", [self.arithmetic(number)]) for number in x]
+            for number in size:
+                there = code.binary("and", there, code.binary("fcmp olt", number, constant(np.inf, self.kind), "bool"))
+            for j in columns:
+                before = self.reload(parameters, first + j)
+                larger = code.binary("and", there, code.binary("fcmp ogt", size[j], before, "bool"))
+                self.keep(code.select(larger, size[j], before), parameters, first + j)
+        scale = np.empty(self.shape.loaded, object)
+        for j in columns:
+            scale[j] = self.power_of_two(self.reload(parameters, first + j))
+            self.keep(scale[j], parameters, first + j)
+        return scale
+
+    def reload(self, address: str, place: int) -> Number:
+        """A number that has been stored before, as it is now."""
+        code, scalar = self.code, LLVM_TYPES[self.kind]
+        pointer = code.write("ptr", True, f"getelementptr {scalar}, ptr {address}, i64 {place * code.lanes}")
+        name = code.name()
+        code.lines.append(f"  {name} = load {code.type_of(self.kind, False)}, ptr {pointer.text}, align 8")
+        return Number(name, self.kind, False)
+
+    def power_of_two(self, reach: Number) -> Number:
+        """The power of two above a number, 1 for zero."""
+        code = self.code
+        low, high = constant(2.0**-1000, "f64"), constant(2.0**1000, "f64")
+        some = code.binary("fcmp ogt", reach, constant(0.0, "f64"), "bool")
+        kept = code.select(some, reach, constant(0.75, "f64"))
+        kept = code.select(code.binary("fcmp olt", kept, low, "bool"), low, kept)
+        kept = code.select(code.binary("fcmp ogt", kept, high, "bool"), high, kept)
+        exponent = code.binary("lshr", code.convert("bitcast", kept, "i64"), constant(52, "i64"))
+        more = code.binary("add", exponent, constant(1, "i64"))
+        return code.convert("bitcast", code.binary("shl", more, constant(52, "i64")), "f64")
 
     def by_group(self, name: str, groups: Number, used: Number) -> Number:
         offset = self.code.binary("mul", groups, constant(8, "i64"))

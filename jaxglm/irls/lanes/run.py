@@ -19,7 +19,7 @@ from jaxglm.irls.lanes.machine import Compiled, called, compiled, vector_bytes
 from jaxglm.irls.lanes.program import Shape
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.solution import Solution
-from jaxglm.irls.threads import cores
+from jaxglm.threads import cores
 
 CHUNK = 4  # rows that are looked at together
 BROAD = 12  # of no more columns than this
@@ -58,7 +58,7 @@ class Rows:
 @dataclass(frozen=True)
 class Job:
     """Fits to be made: their rows; the family, penalty (p,) or (g, p) or None, and start likewise; the options; the type of
-    the arithmetic; scale: (g, p), what columns are divided by in fits that are made with all precautions, None for the plain
+    the arithmetic; careful: whether with all precautions, by the factorization that the options name, or in the plain
     pass."""
 
     rows: Rows
@@ -67,7 +67,7 @@ class Job:
     start: np.ndarray | None
     options: IRLS
     dtype: Any
-    scale: np.ndarray | None = None
+    careful: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def shape_of(job: Job) -> Shape:
         penalty=job.penalty is not None,
         start=job.start is not None,
         options=job.options,
-        careful=job.scale is not None,
+        careful=job.careful,
     )
 
 
@@ -193,7 +193,7 @@ def _table(job: Job, made: Kernel, found: Solution) -> tuple[dict[str, int], lis
     numbers = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(job.family)]
     for index, leaf in enumerate(numbers):
         put(f"parameter{index}", leaf, group=leaf.strides[0] if leaf.ndim else 0)
-    for index, vector in enumerate(vector for vector in (job.penalty, job.start, job.scale) if vector is not None):
+    for index, vector in enumerate(vector for vector in (job.penalty, job.start) if vector is not None):
         values = np.ascontiguousarray(vector, np.float64)
         group = values.strides[0] if values.ndim == 2 else 0
         put(f"parameter{len(numbers) + index}", values, group=group, column=8)
