@@ -174,7 +174,7 @@ def fit_observations(
     solution = fitting.fit(task, progress)
     if adjust is not None:
         solution = replace(solution, log_likelihood=solution.log_likelihood + adjust)
-    return finish(solution, model, names, keys, dropped, observations, table)
+    return finish(solution, model, names, keys, dropped, observations, table, task)
 
 
 def named_device(device: Any) -> Any:

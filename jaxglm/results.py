@@ -23,6 +23,7 @@ from jaxglm.irls.solution import Solution
 from jaxglm.observations import Observations
 from jaxglm.residuals import RowQuantities, means, require_type, row_quantities
 from jaxglm.status import Method, Status
+from jaxglm.task import Task
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class GLMResults(Inference):
 
     With many fits, every array has a leading axis g; with one, there is none and scalars are plain. p coefficients.
 
+    covariance_type: how `covariance` was made: "model", that of the expected information, or what `robust` or `bootstrap`
+    put in its place. Behind it, (g, ...) in every case: degrees, of freedom of t statistics where the covariance is not the
+    model's, None for z; unscaled, the model's covariance at dispersion 1 where `solution` no longer has it.
+
     >>> import jaxglm
     >>> fit = jaxglm.fit([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0], [1.0, 3.0]], [1, 2, 3, 9], family="poisson")
     >>> fit.coefficients.round(4).tolist(), fit.status.label
@@ -66,6 +71,10 @@ class GLMResults(Inference):
     table: Table | None = None
     n_unassigned: int = 0
     has_offset: bool = False
+    task: Task | None = None
+    covariance_type: str = "model"
+    degrees: np.ndarray | None = None
+    unscaled: np.ndarray | None = None
 
     @property
     def many(self) -> bool:
@@ -203,6 +212,8 @@ class GLMResults(Inference):
 
     def _degrees(self) -> np.ndarray | None:
         """Degrees of freedom of t statistics (g, 1), None where they are z."""
+        if self.covariance_type != "model":
+            return None if self.degrees is None else self.degrees[:, None]
         return (self.solution.n_obs - self.solution.rank)[:, None] if self.family.dispersion is None else None
 
     @property
@@ -355,6 +366,10 @@ class GLMResults(Inference):
             observations=observations,
             table=table,
             has_offset=self.has_offset,
+            task=None if self.task is None or observations is None else self.task.one(position, observations.sorted_source()),
+            covariance_type=self.covariance_type,
+            degrees=None if self.degrees is None else self.degrees[position : position + 1],
+            unscaled=None if self.unscaled is None else self.unscaled[position : position + 1],
         )
 
     def save(self, path: Any) -> None:
@@ -370,10 +385,11 @@ def finish(
     dropped: np.ndarray,
     observations: Observations,
     table: Table | None = None,
+    task: Task | None = None,
 ) -> GLMResults:
     """The result of a call, and its one warning about fits that did not converge."""
     unassigned = 0 if keys is None else keys.n_missing
     has_offset = observations.offset is not None if table is None else table.unnamed_offset
-    result = GLMResults(solution, model, list(names), keys, dropped, observations, table, unassigned, has_offset)
+    result = GLMResults(solution, model, list(names), keys, dropped, observations, table, unassigned, has_offset, task)
     summary.warn(result)
     return result

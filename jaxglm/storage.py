@@ -35,9 +35,12 @@ def save(result: Any, path: Any) -> None:
         "positional": result.keys is not None and result.keys.positional,
         "n_unassigned": int(result.n_unassigned),
         "has_offset": bool(result.has_offset),
+        "covariance_type": result.covariance_type,
     }
     arrays = {f"solution_{f.name}": getattr(result.solution, f.name) for f in dataclasses.fields(Solution)}
     arrays["dropped"] = result.dropped
+    if result.degrees is not None:
+        arrays["degrees"] = result.degrees
     arrays |= {f"family_{name}": np.asarray(value) for name, value in family.parameters.items()}
     if result.keys is not None:
         for i, key in enumerate(result.keys.keys):
@@ -105,6 +108,8 @@ def load(path: Any, family: Family | None = None) -> Any:
         table=table,
         n_unassigned=meta["n_unassigned"],
         has_offset=meta["has_offset"],
+        covariance_type=meta.get("covariance_type", "model"),
+        degrees=arrays.get("degrees"),
     )
 
 
