@@ -54,7 +54,8 @@ class GLMResults(Inference):
 
     covariance_type: how `covariance` was made: "model", that of the expected information, or what `robust` or `bootstrap`
     put in its place. Behind it, (g, ...) in every case: degrees, of freedom of t statistics where the covariance is not the
-    model's, None for z; unscaled, the model's covariance at dispersion 1 where `solution` no longer has it.
+    model's, None for z; unscaled, the model's covariance at dispersion 1 where `solution` no longer has it. weights_kind:
+    what weights mean, see `jaxglm.Weights`.
 
     >>> import jaxglm
     >>> fit = jaxglm.fit([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0], [1.0, 3.0]], [1, 2, 3, 9], family="poisson")
@@ -75,6 +76,7 @@ class GLMResults(Inference):
     covariance_type: str = "model"
     degrees: np.ndarray | None = None
     unscaled: np.ndarray | None = None
+    weights_kind: str = "prior"
 
     @property
     def many(self) -> bool:
@@ -174,7 +176,7 @@ class GLMResults(Inference):
 
     @property
     def n_obs(self) -> Any:
-        """Rows of nonzero weight."""
+        """Rows of nonzero weight; with frequencies, the rows that they stand for."""
         return self._squeezed(self.solution.n_obs)
 
     @property
@@ -262,7 +264,7 @@ class GLMResults(Inference):
     def _quantities(self) -> RowQuantities:
         rows = self._rows()
         offset = rows.rows(rows.offset, 0.0)
-        return row_quantities(rows.family(self.family), rows.rows(rows.y, 0.0), rows.prior_weights(), self._eta(), offset)
+        return row_quantities(rows.family(self.family), rows.rows(rows.y, 0.0), rows.unit_weights(), self._eta(), offset)
 
     @property
     def linear_predictor(self) -> np.ndarray:
@@ -353,23 +355,23 @@ class GLMResults(Inference):
     def one(self, position: int) -> GLMResults:
         """The result at a position of the leading axis."""
         position = position % len(self)
+        part = slice(position, position + 1)
         observations = None if self.observations is None else self.observations.one(position)
         table = self.table
         if table is not None:
             table = replace(table, data=None, used=None, by=())
-        return GLMResults(
-            solution=jax.tree.map(lambda leaf: leaf[position : position + 1], self.solution),
+        return replace(
+            self,
+            solution=jax.tree.map(lambda leaf: leaf[part], self.solution),
             family=jax.tree.map(lambda leaf: leaf if np.ndim(leaf) == 0 else np.asarray(leaf)[position], self.family),
-            names=self.names,
             keys=None,
-            dropped=self.dropped[position : position + 1],
+            dropped=self.dropped[part],
             observations=observations,
             table=table,
-            has_offset=self.has_offset,
+            n_unassigned=0,
             task=None if self.task is None or observations is None else self.task.one(position, observations.sorted_source()),
-            covariance_type=self.covariance_type,
-            degrees=None if self.degrees is None else self.degrees[position : position + 1],
-            unscaled=None if self.unscaled is None else self.unscaled[position : position + 1],
+            degrees=None if self.degrees is None else self.degrees[part],
+            unscaled=None if self.unscaled is None else self.unscaled[part],
         )
 
     def save(self, path: Any) -> None:

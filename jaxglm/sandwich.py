@@ -72,9 +72,11 @@ class Exponent:
 
 @dataclass(frozen=True)
 class Independent:
-    """The sandwich of one fit whose rows are independent. by_hat: whether squares are divided by powers of 1 - h."""
+    """The sandwich of one fit whose rows are independent. by_hat: whether squares are divided by powers of 1 - h; copies:
+    what says for how many equal rows each stands: nothing, its "weights", or the "first" column."""
 
     by_hat: bool
+    copies: str = ""
 
     def __call__(self, rows: Rows, family: Family, at: tuple[Known, Exponent]) -> Sandwich:
         known, exponent = at
@@ -82,9 +84,10 @@ class Independent:
 
         def look(part: Rows) -> Totals:
             row = working(family, part, part.eta(known.coefficients))
-            z, squares, full = whitened(part, root), row.scores**2, jnp.zeros((), jnp.int32)
+            count = self._count(part)
+            z, squares, full = whitened(part, root), row.scores * (row.scores / count), jnp.zeros((), jnp.int32)
             if self.by_hat:
-                hat = row.weights * jnp.sum(z * z, axis=0)
+                hat = row.weights / count * jnp.sum(z * z, axis=0)
                 left = jnp.maximum(1.0 - hat, 1.0 - FULL)
                 squares /= left ** jnp.minimum(exponent.most, exponent.base + exponent.slope * hat)
                 full = jnp.sum(hat > FULL, dtype=jnp.int32)
@@ -92,6 +95,11 @@ class Independent:
 
         meat, full = fold(rows, look).sums
         return Sandwich(_spread(root, meat), _spread(root, jnp.eye(len(meat), dtype=meat.dtype)), full)
+
+    def _count(self, part: Rows) -> Array | float:
+        if not self.copies:
+            return 1.0
+        return jnp.where(part.present, part.weights if self.copies == "weights" else part.design.matrix()[:, 0], 1.0)
 
 
 def _spread(root: Array, meat: Array) -> Array:
@@ -104,10 +112,24 @@ def independent(result: Any, type: str) -> Sandwich:
     most, base = {"HC2": (1.0, 1.0), "HC3": (2.0, 2.0), "HC4": (4.0, 0.0)}.get(type, (0.0, 0.0))
     slope = known.n_obs / np.maximum(known.rank, 1.0) if type == "HC4" else np.zeros(len(result))
     exponent = Exponent(np.full(len(result), most), np.full(len(result), base), slope)
-    found = over_fits(Independent(type in BY_HAT), at_limits(result), (known, exponent))
+    found = _independent(result, known, exponent, type in BY_HAT)
     if type == "HC1":
         found.covariance[:] *= _ratio(known.n_obs, known.n_obs - known.rank)[:, None, None]
     return found
+
+
+def _independent(result: Any, known: Known, exponent: Exponent, by_hat: bool) -> Sandwich:
+    task, rows = at_limits(result), result.observations
+    if rows.frequencies is None:
+        return over_fits(Independent(by_hat), task, (known, exponent))
+    if rows.codes is None or np.array_equal(rows.frequencies, rows.weights):
+        return over_fits(Independent(by_hat, "weights"), task, (known, exponent))
+    # Rows are trials as well: their frequencies go along as a column without a coefficient.
+    source: Any = task.source
+    X = np.column_stack([rows.frequencies, source.X])
+    known = jax.tree.map(lambda leaf: np.pad(leaf, [(0, 0)] + [(1, 0)] * (leaf.ndim - 1)), known)
+    found = over_fits(Independent(by_hat, "first"), replace(task, source=replace(source, X=X)), (known, exponent))
+    return Sandwich(found.covariance[:, 1:, 1:].copy(), found.unscaled[:, 1:, 1:], found.full)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ def save(result: Any, path: Any) -> None:
         "n_unassigned": int(result.n_unassigned),
         "has_offset": bool(result.has_offset),
         "covariance_type": result.covariance_type,
+        "weights_kind": result.weights_kind,
     }
     arrays = {f"solution_{f.name}": getattr(result.solution, f.name) for f in dataclasses.fields(Solution)}
     arrays["dropped"] = result.dropped
@@ -110,6 +111,7 @@ def load(path: Any, family: Family | None = None) -> Any:
         has_offset=meta["has_offset"],
         covariance_type=meta.get("covariance_type", "model"),
         degrees=arrays.get("degrees"),
+        weights_kind=meta.get("weights_kind", "prior"),
     )
 
 

@@ -57,12 +57,13 @@ def text(result: Any) -> str:
 
 
 def _covariance(result: Any) -> list[str]:
-    """What errors and tests rest on, where that is not the model's own."""
+    """What weights mean, and what errors and tests rest on, where that is not as usual."""
+    weights = [] if result.weights_kind == "prior" else [f"Weights: {result.weights_kind}"]
     if result.covariance_type == "model":
-        return []
+        return weights
     degrees = result._degrees()
     known = "" if degrees is None or result.many else f", on {degrees[0, 0]:g} degrees of freedom"
-    return [f"Covariance: {result.covariance_type}, statistics {'z' if degrees is None else 't'}{known}"]
+    return [*weights, f"Covariance: {result.covariance_type}, statistics {'z' if degrees is None else 't'}{known}"]
 
 
 def _head(result: Any) -> list[str]:

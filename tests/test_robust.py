@@ -1,21 +1,17 @@
 """Robust covariances against R's sandwich, in every shape of call, with groups of all kinds side by side."""
 
-import json
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from covariances import DATA, REFERENCE, Y, assert_covariance
 
 import jaxglm
 from jaxglm import families
 from jaxglm.leverage import hat_values
 from jaxglm.status import Status, StatusWarning
 
-REFERENCE = json.loads((Path(__file__).parent / "reference" / "robust.json").read_text())
-DATA = {name: np.array(values) for name, values in REFERENCE["data"].items() if name != "y"}
-Y = {name: np.array(values, float) for name, values in REFERENCE["data"]["y"].items()}
 NAMES = sorted({case["name"] for case in REFERENCE["cases"]})
 TYPES = ("HC0", "HC1", "HC2", "HC3", "HC4")
 X = np.column_stack([np.ones(60), DATA["x"], DATA["z"], DATA["x"] + 2 * DATA["z"]])
@@ -35,22 +31,6 @@ def arguments(name, kind):
     weights = DATA["trials"].astype(float) if response == "binomial" else np.ones(60)
     weights = weights * DATA["weights"] if kind == "weights" else weights
     return Y[response], family, weights, DATA["offset"] if kind == "weights" else np.zeros(60)
-
-
-def square(lower, p):
-    """The reference's lower triangle as a matrix, NaN in the aliased column if p is 4."""
-    out = np.full((p, p), np.nan)
-    out[:3, :3][np.triu_indices(3)] = lower  # R goes down the columns
-    out[:3, :3] = np.where(np.isnan(out[:3, :3]), out[:3, :3].T, out[:3, :3])
-    out[:3, :3][np.tril_indices(3)] = out[:3, :3].T[np.tril_indices(3)]
-    return out
-
-
-def assert_covariance(found, reference, p):
-    """Relative to the variances."""
-    reference = square(reference, p)
-    unit = np.sqrt(np.diagonal(reference))
-    np.testing.assert_allclose(found / unit / unit[:, None], reference / unit / unit[:, None], rtol=0.0, atol=2e-8)
 
 
 def covariances(fit, shop, region):
