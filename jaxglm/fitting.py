@@ -51,9 +51,9 @@ CALLS = 8  # into which a job large enough is cut for each core, or for a GPU
 Progress = Callable[[int, int], None]
 
 
-def fit(task: Task, progress: Progress | None = None, plain: bool = True) -> Solution:
+def fit(task: Task, progress: Progress | None = None, plain: bool = True, limits: bool = True) -> Solution:
     """Fit every group. The fields of the `Solution` are NumPy arrays with a leading axis g. plain: whether there is a plain
-    pass first, which pays for many groups."""
+    pass first, which pays for many groups; limits: whether separation is proved and the limits of separated groups put in."""
     g = len(task.source.sizes)
     found = nothing(g, task.source.p)
     groups = np.flatnonzero(task.source.sizes > 0)
@@ -66,7 +66,7 @@ def fit(task: Task, progress: Progress | None = None, plain: bool = True) -> Sol
             _carefully(task, found, undecided, tried)
         else:
             _carefully(task, found, groups, groups)
-        for part in _portions(task, groups):
+        for part in _portions(task, groups) if limits else ():
             _separate(task, found, part)
     return reported(found)
 

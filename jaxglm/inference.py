@@ -44,3 +44,21 @@ class Inference:
         [0.2079, 0.0827]
         """
         return robust.robust(self, type, clusters, correction, cadjust, degrees)
+
+    def bootstrap(self, replicates: int = 999, clusters: Any = None, *, intervals: str = "percentile", seed: Any = None) -> Any:
+        """The same fits with the covariance and the intervals of a bootstrap: a new `GLMResults`.
+
+        replicates: how often each fit is made again, from rows drawn with replacement; clusters: as of `robust`, then whole
+        clusters are drawn; intervals: what `conf_int` and `tidy` give, "percentile", "bca" (as R's `boot.ci`), or "normal",
+        from the covariance; seed: a whole number for draws that can be repeated. Tests are z, as of `robust`. Fits that did
+        not converge get NaN; replicates without finite estimates are left out, with a `StatusWarning`. The replicates are
+        kept, in `bootstrapped.coefficients` (g, replicates, p). Raises ValueError as `robust` does, and where percentiles as
+        far out as a level asks for need more replicates.
+
+        >>> import jaxglm
+        >>> X, y = [[1.0, 0.0], [1.0, 1.0], [1.0, 2.0], [1.0, 3.0], [1.0, 4.0], [1.0, 5.0]], [1.0, 2.2, 2.9, 4.1, 4.8, 6.3]
+        >>> fit = jaxglm.fit(X, y).bootstrap(199, seed=1)
+        >>> fit.covariance_type, fit.conf_int().shape
+        ('bootstrap', (2, 2))
+        """
+        return robust.bootstrap(self, replicates, clusters, intervals, seed)

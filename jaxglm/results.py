@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from jaxglm import prediction, storage, summary, tables, wald
+from jaxglm.bootstrap import Bootstrap, interval
 from jaxglm.errors import UnknownGroupError
 from jaxglm.family import Family
 from jaxglm.groups import Groups
@@ -24,6 +25,8 @@ from jaxglm.observations import Observations
 from jaxglm.residuals import RowQuantities, means, require_type, row_quantities
 from jaxglm.status import Method, Status
 from jaxglm.task import Task
+
+OF_COVARIANCE = ("degrees", "unscaled", "bootstrapped")  # fields by group, or None
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class GLMResults(Inference):
     covariance_type: how `covariance` was made: "model", that of the expected information, or what `robust` or `bootstrap`
     put in its place. Behind it, (g, ...) in every case: degrees, of freedom of t statistics where the covariance is not the
     model's, None for z; unscaled, the model's covariance at dispersion 1 where `solution` no longer has it. weights_kind:
-    what weights mean, see `jaxglm.Weights`.
+    what weights mean, see `jaxglm.Weights`; bootstrapped: the replicates.
 
     >>> import jaxglm
     >>> fit = jaxglm.fit([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0], [1.0, 3.0]], [1, 2, 3, 9], family="poisson")
@@ -77,6 +80,7 @@ class GLMResults(Inference):
     degrees: np.ndarray | None = None
     unscaled: np.ndarray | None = None
     weights_kind: str = "prior"
+    bootstrapped: Bootstrap | None = None
 
     @property
     def many(self) -> bool:
@@ -235,9 +239,11 @@ class GLMResults(Inference):
         return self._squeezed(wald.log10_p_values(np.atleast_2d(self.statistics), self._degrees()))
 
     def conf_int(self, level: float = 0.95) -> np.ndarray:
-        """(p, 2): Wald intervals, on the scale of the coefficients. Raises ValueError for a level outside (0, 1)."""
+        """(p, 2): Wald intervals, or a bootstrap's, of the coefficients. Raises ValueError for a level outside (0, 1)."""
         half = wald.quantile(level, self._degrees()) * wald.standard_errors(self.solution.covariance)
-        center = self.solution.coefficients
+        center, made = self.solution.coefficients, self.bootstrapped
+        if made is not None and made.intervals != "normal":
+            return self._squeezed(interval(made, center, level))
         return self._squeezed(np.stack([center - half, center + half], axis=-1))
 
     def _rows(self) -> Observations:
@@ -357,9 +363,7 @@ class GLMResults(Inference):
         position = position % len(self)
         part = slice(position, position + 1)
         observations = None if self.observations is None else self.observations.one(position)
-        table = self.table
-        if table is not None:
-            table = replace(table, data=None, used=None, by=())
+        table = None if self.table is None else replace(self.table, data=None, used=None, by=())
         return replace(
             self,
             solution=jax.tree.map(lambda leaf: leaf[part], self.solution),
@@ -370,8 +374,7 @@ class GLMResults(Inference):
             table=table,
             n_unassigned=0,
             task=None if self.task is None or observations is None else self.task.one(position, observations.sorted_source()),
-            degrees=None if self.degrees is None else self.degrees[part],
-            unscaled=None if self.unscaled is None else self.unscaled[part],
+            **{name: jax.tree.map(lambda leaf: leaf[part], getattr(self, name)) for name in OF_COVARIANCE},
         )
 
     def save(self, path: Any) -> None:

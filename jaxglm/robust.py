@@ -1,20 +1,22 @@
-"""What `GLMResults.robust` does: checks of what is asked, names of clusters as codes, and the result that comes of it.
+"""What `GLMResults.robust` and `bootstrap` do: checks of what is asked, names of clusters as codes, and the result.
 
-The numbers are made in `sandwich`. Statistics are z, as of R's `lmtest::coeftest` on a `glm`, whatever the family; with
-`degrees` they are t.
+The numbers are made in the modules `sandwich` and `bootstrap`. Statistics are z, as of R's `lmtest::coeftest` on a `glm`,
+whatever the family; with `degrees` they are t.
 """
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from jaxglm import sandwich
+from jaxglm import bootstrap as resampling
+from jaxglm import leverage, sandwich
 from jaxglm.errors import did_you_mean, listed
 from jaxglm.groups import factorize_column
-from jaxglm.status import StatusWarning
+from jaxglm.status import Status, StatusWarning
 
 KINDS = (*sandwich.TYPES, "cluster")
 CORRECTIONS = ("HC0", "HC1")
@@ -22,7 +24,7 @@ CORRECTIONS = ("HC0", "HC1")
 
 def robust(result: Any, type: str | None, clusters: Any, correction: str, cadjust: bool, degrees: Any) -> Any:
     """See `GLMResults.robust`."""
-    rows = result._rows()
+    result._rows()
     type = _type(type, clusters)
     if type != "cluster":
         found = sandwich.independent(result, type)
@@ -34,17 +36,65 @@ def robust(result: Any, type: str | None, clusters: Any, correction: str, cadjus
     if correction not in CORRECTIONS:
         raise ValueError(f"correction must be one of {listed(CORRECTIONS)}, not {correction!r}")
     kinds = cluster_codes(result, clusters)
-    there = (rows.prior_weights() != 0) & (True if rows.codes is None else rows.codes >= 0)
-    unknown = by_fit(rows, there & np.any([np.broadcast_to(code < 0, rows.shape) for code in kinds], axis=0))
-    report(result, unknown, "the cluster of some row is missing. Give every row a cluster, or weight zero", strict=True)
+    unknown = _without_cluster(result, kinds)
     made = sandwich.clustered(result, kinds, correction, cadjust)
-    alone = (made.n_clusters < 2) & sandwich.has_estimates(result.solution) & ~unknown
-    report(result, alone, "all rows are in one cluster; at least two are needed", strict=True)
+    alone = _with_one_cluster(result, made.n_clusters, unknown)
     made.covariance[unknown | alone] = np.nan
     with np.errstate(invalid="ignore"):
         negative = np.min(np.diagonal(made.covariance, axis1=1, axis2=2), axis=1) < 0
     report(result, negative, "some variance comes out negative, as it may with few clusters of several kinds")
     return sandwich.put(result, made.covariance, made.unscaled, type, _degrees(result, degrees, made.n_clusters))
+
+
+def bootstrap(result: Any, replicates: int, clusters: Any, intervals: str, seed: Any) -> Any:
+    """See `GLMResults.bootstrap`."""
+    result._rows()
+    if isinstance(replicates, bool) or not isinstance(replicates, (int, np.integer)) or replicates < 2:
+        raise ValueError(f"replicates must be a whole number of at least 2, not {replicates!r}")
+    if intervals not in resampling.INTERVALS:
+        hint = did_you_mean(intervals, resampling.INTERVALS)
+        raise ValueError(f"there are no {intervals!r} intervals.{hint} Kinds: {', '.join(resampling.INTERVALS)}")
+    resampling.require_enough(replicates, 0.95, intervals)
+    kinds = None if clusters is None else cluster_codes(result, clusters)
+    if kinds is not None and len(kinds) > 1:
+        raise ValueError("the bootstrap draws clusters of one kind; for several kinds there is robust(clusters=)")
+    units = resampling.units_of(result, kinds)
+    bad = np.zeros(len(result), bool)
+    if kinds is not None:
+        bad = _without_cluster(result, kinds)
+        bad = bad | _with_one_cluster(result, units.counts, bad)
+    solution = result.solution
+    fits = np.flatnonzero((solution.status == Status.CONVERGED) & ~bad)
+    coefficients = resampling.replicates(result.task, solution.aliased, fits, units, int(replicates), seed)
+    made = resampling.Bootstrap(coefficients, None, intervals)
+    if intervals == "bca":
+        made = replace(made, acceleration=resampling.acceleration(result, kinds))
+    lost = replicates - made.counts[fits]
+    if lost.any():
+        warnings.warn(
+            f"in {np.sum(lost > 0)} of {len(result)} fits replicates without finite estimates were left out, at most "
+            f"{lost.max()} of {replicates}: rows drawn again may be separated or have too few levels.",
+            StatusWarning,
+            stacklevel=3,
+        )
+    changed = sandwich.put(result, resampling.covariance(made), leverage.unscaled(result), "bootstrap", None)
+    return replace(changed, bootstrapped=made)
+
+
+def _without_cluster(result: Any, kinds: list[np.ndarray]) -> np.ndarray:
+    """Which fits have a row without a cluster, (g,), and a word about them."""
+    rows = result.observations
+    there = (rows.prior_weights() != 0) & (True if rows.codes is None else rows.codes >= 0)
+    unknown = by_fit(rows, there & np.any([np.broadcast_to(code < 0, rows.shape) for code in kinds], axis=0))
+    report(result, unknown, "the cluster of some row is missing. Give every row a cluster, or weight zero", strict=True)
+    return unknown
+
+
+def _with_one_cluster(result: Any, n_clusters: np.ndarray, but: np.ndarray) -> np.ndarray:
+    """Which fits have a single cluster, (g,), and a word about them."""
+    alone = (n_clusters < 2) & sandwich.has_estimates(result.solution) & ~but
+    report(result, alone, "all rows are in one cluster; at least two are needed", strict=True)
+    return alone
 
 
 def _type(type: str | None, clusters: Any) -> str:

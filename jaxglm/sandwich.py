@@ -145,8 +145,7 @@ class Clustered:
 def clustered(result: Any, kinds: list[np.ndarray], correction: str, cadjust: bool) -> Clustered:
     """Only clusters being independent. kinds: codes of the clusters in the shape of the rows, one array a kind; correction:
     "HC0" or "HC1"; cadjust: whether to multiply by C / (C - 1)."""
-    rows, at = result._rows(), known(result)
-    scores = residuals.scores(rows.family(result.family), rows.rows(rows.y, 0.0), rows.prior_weights(), result._eta())
+    rows, at, scores = result._rows(), known(result), scores_of(result)
     meat, fewest = np.zeros_like(at.root), np.full(len(result), np.iinfo(np.int64).max)
     for size in range(1, len(kinds) + 1):
         for chosen in combinations(kinds, size):
@@ -162,6 +161,12 @@ def clustered(result: Any, kinds: list[np.ndarray], correction: str, cadjust: bo
         meat *= _ratio(at.n_obs - 1, at.n_obs - at.rank)[:, None, None]
     transposed = np.swapaxes(at.root, 1, 2)
     return Clustered(at.root @ meat @ transposed, at.root @ transposed, fewest)
+
+
+def scores_of(result: Any) -> np.ndarray:
+    """s of every row of a `GLMResults`, weights included, in the shape of the rows."""
+    rows = result.observations
+    return residuals.scores(rows.family(result.family), rows.rows(rows.y, 0.0), rows.prior_weights(), result._eta())
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
@@ -207,11 +212,11 @@ def products(vectors: np.ndarray, fits: np.ndarray, g: int) -> np.ndarray:
 def put(result: Any, covariance: np.ndarray, unscaled: np.ndarray, type: str, degrees: np.ndarray | None) -> Any:
     """The result with another covariance, NaN where terms have no variance: aliased, infinite, of fits without estimates."""
     solution = result.solution
-    known = np.isfinite(solution.coefficients) & (solution.infinite == 0) & np.isfinite(unscaled).all(axis=(1, 2))[:, None]
+    known = np.isfinite(solution.coefficients) & (solution.infinite == 0)
     has = has_estimates(solution)[:, None] & known
     covariance = np.where(has[:, :, None] & has[:, None, :], covariance, np.nan)
     solution = replace(solution, covariance=covariance)
-    return replace(result, solution=solution, covariance_type=type, degrees=degrees, unscaled=unscaled)
+    return replace(result, solution=solution, covariance_type=type, degrees=degrees, unscaled=unscaled, bootstrapped=None)
 
 
 def has_estimates(solution: Solution) -> np.ndarray:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from jaxglm import families, links
+from jaxglm.bootstrap import Bootstrap
 from jaxglm.family import Family
 from jaxglm.groups import Groups
 from jaxglm.irls.solution import Solution
@@ -42,6 +43,11 @@ def save(result: Any, path: Any) -> None:
     arrays["dropped"] = result.dropped
     if result.degrees is not None:
         arrays["degrees"] = result.degrees
+    if result.bootstrapped is not None:
+        meta["intervals"] = result.bootstrapped.intervals
+        arrays["replicates"] = result.bootstrapped.coefficients
+        if result.bootstrapped.acceleration is not None:
+            arrays["acceleration"] = result.bootstrapped.acceleration
     arrays |= {f"family_{name}": np.asarray(value) for name, value in family.parameters.items()}
     if result.keys is not None:
         for i, key in enumerate(result.keys.keys):
@@ -112,7 +118,14 @@ def load(path: Any, family: Family | None = None) -> Any:
         covariance_type=meta.get("covariance_type", "model"),
         degrees=arrays.get("degrees"),
         weights_kind=meta.get("weights_kind", "prior"),
+        bootstrapped=_bootstrap(meta, arrays),
     )
+
+
+def _bootstrap(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Bootstrap | None:
+    if "intervals" not in meta:
+        return None
+    return Bootstrap(arrays["replicates"], arrays.get("acceleration"), meta["intervals"])
 
 
 def _family(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Family:

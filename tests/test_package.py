@@ -30,8 +30,8 @@ LAYERS = [
     "irls.fused irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled "
     "irls.fused.kernel irls.fused.launch irls.fused.guard",
     "check separation packing task kernels ends limits fitting passes",
-    "groups observations wald residuals leverage sandwich robust weights columns frames formula_parsing formula prediction "
-    "tables summary storage inference results",
+    "groups observations wald residuals leverage sandwich bootstrap robust weights columns frames formula_parsing formula "
+    "prediction tables summary storage inference results",
     "arrays",
     "datasets files model",
     "demo cli jaxglm __main__",
@@ -44,7 +44,7 @@ PLACES = {  # where an outside library may be imported, at the top of the module
     "pyarrow": {"files", "columns", "frames"},
     "pandas": {"columns", "datasets", "formula", "frames"},
     "polars": {"columns"},
-    "scipy": {"groups", "model", "sandwich", "separation", "wald"},
+    "scipy": {"bootstrap", "groups", "model", "sandwich", "separation", "wald"},
     "matplotlib": set(),
     "duckdb": set(),
 }
