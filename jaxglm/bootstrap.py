@@ -30,7 +30,7 @@ from jaxglm.designs import HIGHEST
 from jaxglm.family import Family
 from jaxglm.fitting import fit
 from jaxglm.irls.working import where_present, working
-from jaxglm.leverage import Known, at_limits, exact_root, nearly_known, whitened
+from jaxglm.leverage import Known, at_limits, known, whitened
 from jaxglm.linalg import cholesky
 from jaxglm.links import STATIC
 from jaxglm.packing import Crossed, Picked, Stacked, gather, owners
@@ -196,7 +196,7 @@ class Moved:
 
 def influence(rows: Rows, family: Family, known: Known) -> Moved:
     """How the estimates of one fit move with the weights of its rows."""
-    root = exact_root(rows, family, known)
+    root = known.root
 
     def look(part: Rows) -> Totals:
         eta = where_present(family, part, part.eta(known.coefficients))
@@ -219,7 +219,7 @@ def influence(rows: Rows, family: Family, known: Known) -> Moved:
 def acceleration(result: Any, kinds: list[np.ndarray] | None) -> np.ndarray:
     """a (g, p) of BCa intervals of a `GLMResults`, rows or clusters being drawn."""
     rows = result.observations
-    moved = over_fits(influence, at_limits(result), nearly_known(result))
+    moved = over_fits(influence, at_limits(result), known(result))
     squares, cubes = moved.squares, moved.cubes
     if kinds is not None or rows.frequencies is not None:
         clusters = clusters_of(rows, [np.arange(rows.shape[-1])] if kinds is None else kinds)

@@ -2,9 +2,9 @@
 
 h_i = w_i x_i' (X'WX)^-1 x_i with the working weights w at the estimates, the diagonal of the hat matrix of the last weighted
 least squares. With a root T of (X'WX)^-1 = T T' it is the squared length of T'x, times w, which does not cancel as the
-quadratic form does. The root is that of the covariance, corrected once by the Gram matrix of the rows T'x, as in Cholesky QR
-done twice, so that its error grows with the condition number and not with its square. With a penalty P, X'WX + P stands in
-for X'WX.
+quadratic form does. The root is that of the covariance; where that is near singular, it is corrected once by the Gram matrix
+of the rows T'x, as in Cholesky QR done twice, so that its error grows with the condition number and not with its square. With
+a penalty P, X'WX + P stands in for X'WX.
 
 Hat values lie between 0 and 1, and without a penalty add up to the rank. A row of weight zero is not there and has 0; a row
 of a fit without estimates, or one that a separated fit moves to its limit, has NaN.
@@ -32,6 +32,7 @@ from jaxglm.rows import Rows, Totals, fold
 from jaxglm.status import Status
 from jaxglm.task import Task
 
+WELL = 1e-4  # the smallest pivot of a covariance whose root needs no look at the rows
 FULL = 1.0 - 1e-14  # a hat value from here on is 1, as R has it
 DEPENDENT = 1e-11  # of a column's square, what those before it leave of one that depends on them, where no covariance tells
 
@@ -73,21 +74,22 @@ def hat_values(result: Any) -> np.ndarray:
 
 
 def known(result: Any) -> Known:
-    """What is known of the fits of a `GLMResults`, the root exact; NaN where a fit has no estimates."""
-    first, solution = nearly_known(result), result.solution
-    has = (solution.status == Status.CONVERGED) | (solution.status == Status.SEPARATED)
-    root = over_fits(exact_root, at_limits(result), first)
-    return replace(first, root=np.where(has[:, None, None], root, np.nan))
-
-
-def nearly_known(result: Any) -> Known:
-    """The same before a look at the rows, from which `exact_root` makes the root exact."""
+    """What is known of the fits of a `GLMResults`; the root is NaN where a fit has no estimates."""
     result._rows()
     solution, task = result.solution, result.task
     g, p = solution.coefficients.shape
     penalty = np.zeros((g, p)) if task.penalty is None else np.broadcast_to(task.penalty, (g, p))
     coefficients = np.where(np.isnan(solution.coefficients), 0.0, solution.coefficients)
-    return Known(coefficients, _roots_of(result), penalty, solution.n_obs.astype(float), solution.rank.astype(float))
+    made = factored(unscaled(result))
+    tells = (solution.status == Status.CONVERGED) & np.isfinite(made.root).all(axis=(1, 2))
+    root = np.where(tells[:, None, None], made.root, np.eye(p) * ~solution.aliased[:, None, :])
+    at = Known(coefficients, root, penalty, solution.n_obs.astype(float), solution.rank.astype(float))
+    has = (solution.status == Status.CONVERGED) | (solution.status == Status.SEPARATED)
+    doubtful = has & ~(tells & (made.smallest_pivot > WELL) & (task.dtype == np.float64))
+    if doubtful.any():
+        exact = over_fits(exact_root, at_limits(result), at, doubtful)
+        root = np.where(doubtful[:, None, None], exact, root)
+    return replace(at, root=np.where(has[:, None, None], root, np.nan))
 
 
 def at_limits(result: Any) -> Task:
@@ -127,20 +129,33 @@ def unscaled(result: Any) -> np.ndarray:
     return result.solution.covariance / np.where(dispersion > 0, dispersion, np.nan)
 
 
-def _roots_of(result: Any) -> np.ndarray:
-    """T (g, p, p) from the covariances at dispersion 1, the unit matrix where these do not tell."""
-    matrices = unscaled(result)
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Roots:
+    """Roots of many matrices. root: (g, p, p); smallest_pivot: (g,), of the matrices scaled to a unit diagonal."""
+
+    root: Any
+    smallest_pivot: Any
+
+
+def roots(matrices: np.ndarray) -> np.ndarray:
+    """T (g, p, p) with T T' the matrices (g, p, p), zero in the rows of terms that have no variance; NaN where a fit has
+    none."""
+    return factored(matrices).root
+
+
+def factored(matrices: np.ndarray) -> Roots:
+    """The same, and how near singular the matrices are."""
     known = np.isfinite(np.diagonal(matrices, axis1=1, axis2=2))
     filled = np.where(known[:, :, None] & known[:, None, :], matrices, 0.0)
     with jax.enable_x64(True):
-        roots = np.asarray(_roots(jnp.asarray(filled)))
-    tells = (result.solution.status == Status.CONVERGED) & known.any(axis=1) & np.isfinite(roots).all(axis=(1, 2))
-    columns = np.eye(matrices.shape[1]) * ~result.solution.aliased[:, None, :]
-    return np.where(tells[:, None, None], roots, columns)
+        found = jax.tree.map(np.asarray, _roots(jnp.asarray(filled)))
+    return replace(found, root=np.where(known.any(axis=1)[:, None, None], found.root, np.nan))
 
 
 @jax.jit
 @jax.vmap
-def _roots(matrix: Array) -> Array:
+def _roots(matrix: Array) -> Roots:
     factor = cholesky(matrix, 0.0)
-    return jnp.where(factor.aliased[:, None] | factor.aliased, 0.0, factor.upper.T * factor.lengths[:, None])
+    root = jnp.where(factor.aliased[:, None] | factor.aliased, 0.0, factor.upper.T * factor.lengths[:, None])
+    return Roots(root, factor.smallest_pivot)

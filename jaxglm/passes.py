@@ -39,14 +39,15 @@ class _Lane:
     known: Any
 
 
-def over_fits(one: Pass, task: Task, known: Any) -> Any:
-    """What `one` says of every fit: a pytree of NumPy arrays (g, ...), zero for fits without rows.
+def over_fits(one: Pass, task: Task, known: Any, which: np.ndarray | None = None) -> Any:
+    """What `one` says of every fit, or of those `which` (g,): a pytree of NumPy arrays (g, ...), zero for others, and for fits
+    without rows.
 
     one(rows, family, known): a pure function of a fit's prepared rows (`rows.Rows`, to be summed over by `rows.fold`), its
     family, and its part of `known`, to arrays; it must be hashable, such as a function of a module or a frozen dataclass, and
     is compiled once. known: a pytree of arrays (g, ...), float64. All arithmetic is float64.
     """
-    groups = np.flatnonzero(task.source.sizes > 0)
+    groups = np.flatnonzero(task.source.sizes > 0 if which is None else which & (task.source.sizes > 0))
     with arithmetic(task.device):
         if isinstance(task.source, Crossed):
             size = fits_in_a_call(task.source, len(groups), default_device()) if len(groups) else 1

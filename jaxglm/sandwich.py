@@ -38,14 +38,15 @@ from jaxglm.family import Family
 from jaxglm.groups import Groups, combine
 from jaxglm.irls.solution import Solution
 from jaxglm.irls.working import working
-from jaxglm.leverage import Known, at_limits, exact_root, known, nearly_known, whitened
-from jaxglm.observations import Observations
+from jaxglm.leverage import Known, at_limits, known, whitened
+from jaxglm.observations import Observations, counted
 from jaxglm.passes import over_fits
 from jaxglm.rows import Rows, Totals, fold
 from jaxglm.status import Status
 
 TYPES = ("HC0", "HC1", "HC2", "HC3", "HC4")
 BY_HAT = TYPES[2:]  # which need hat values
+PIECE = 2**11  # clusters worked on at a time, what fits into cache
 FULL = 1.0 - 1e-10  # from this hat value on, a row says nothing of its own error: its residual is rounding
 
 
@@ -80,7 +81,7 @@ class Independent:
 
     def __call__(self, rows: Rows, family: Family, at: tuple[Known, Exponent]) -> Sandwich:
         known, exponent = at
-        root = exact_root(rows, family, known)
+        root = known.root
 
         def look(part: Rows) -> Totals:
             row = working(family, part, part.eta(known.coefficients))
@@ -94,7 +95,9 @@ class Independent:
             return Totals((jnp.matmul(z * squares, z.T, precision=HIGHEST), full))
 
         meat, full = fold(rows, look).sums
-        return Sandwich(_spread(root, meat), _spread(root, jnp.eye(len(meat), dtype=meat.dtype)), full)
+        unscaled = jnp.matmul(root, root.T, precision=HIGHEST)
+        covariance = jnp.matmul(jnp.matmul(root, meat, precision=HIGHEST), root.T, precision=HIGHEST)
+        return Sandwich(covariance, unscaled, full)
 
     def _count(self, part: Rows) -> Array | float:
         if not self.copies:
@@ -102,19 +105,15 @@ class Independent:
         return jnp.where(part.present, part.weights if self.copies == "weights" else part.design.matrix()[:, 0], 1.0)
 
 
-def _spread(root: Array, meat: Array) -> Array:
-    return jnp.matmul(jnp.matmul(root, meat, precision=HIGHEST), root.T, precision=HIGHEST)
-
-
 def independent(result: Any, type: str) -> Sandwich:
     """The sandwiches of all fits of a `GLMResults`, rows being independent."""
-    known = nearly_known(result)
+    at = known(result)
     most, base = {"HC2": (1.0, 1.0), "HC3": (2.0, 2.0), "HC4": (4.0, 0.0)}.get(type, (0.0, 0.0))
-    slope = known.n_obs / np.maximum(known.rank, 1.0) if type == "HC4" else np.zeros(len(result))
+    slope = at.n_obs / np.maximum(at.rank, 1.0) if type == "HC4" else np.zeros(len(result))
     exponent = Exponent(np.full(len(result), most), np.full(len(result), base), slope)
-    found = _independent(result, known, exponent, type in BY_HAT)
+    found = _independent(result, at, exponent, type in BY_HAT)
     if type == "HC1":
-        found.covariance[:] *= _ratio(known.n_obs, known.n_obs - known.rank)[:, None, None]
+        found.covariance[:] *= _ratio(at.n_obs, at.n_obs - at.rank)[:, None, None]
     return found
 
 
@@ -152,7 +151,7 @@ def clustered(result: Any, kinds: list[np.ndarray], correction: str, cadjust: bo
             clusters = clusters_of(rows, list(chosen))
             counts = np.bincount(clusters.keys[0], minlength=len(result))
             sums = sums_by_cluster(rows, scores, clusters)
-            part = products(np.matmul(sums[:, None, :], at.root[clusters.keys[0]])[:, 0], clusters.keys[0], len(result))
+            part = products(sums, at.root, clusters.keys[0])
             if cadjust:
                 part *= _ratio(counts, counts - 1)[:, None, None]
             meat += part if size % 2 else -part
@@ -165,8 +164,15 @@ def clustered(result: Any, kinds: list[np.ndarray], correction: str, cadjust: bo
 
 def scores_of(result: Any) -> np.ndarray:
     """s of every row of a `GLMResults`, weights included, in the shape of the rows."""
-    rows = result.observations
-    return residuals.scores(rows.family(result.family), rows.rows(rows.y, 0.0), rows.prior_weights(), result._eta())
+    rows, solution = result.observations, result.solution
+    if solution.direction.any():
+        eta = result._eta()
+    else:
+        b, eta = counted(solution), np.zeros(rows.shape) if rows.offset is None else rows.rows(rows.offset, 0.0).copy()
+        for part, X in rows.pieces():
+            coefficients = b[part, :, None] if rows.codes is None else b[rows.codes[part]]
+            eta[part] += (X @ coefficients)[..., 0] if rows.codes is None else np.einsum("np,np->n", X, coefficients)
+    return residuals.scores(rows.family(result.family), rows.rows(rows.y, 0.0), rows.prior_weights(), eta)
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
@@ -199,13 +205,15 @@ def sums_by_cluster(rows: Observations, scores: np.ndarray, clusters: Groups) ->
     return out
 
 
-def products(vectors: np.ndarray, fits: np.ndarray, g: int) -> np.ndarray:
-    """The sum of v v' over the vectors (C, p) of each fit, (g, p, p)."""
-    p = vectors.shape[1]
-    out = np.empty((g, p, p))
-    for i in range(p):
-        for j in range(i + 1):
-            out[:, i, j] = out[:, j, i] = np.bincount(fits, vectors[:, i] * vectors[:, j], g)
+def products(sums: np.ndarray, root: np.ndarray, fits: np.ndarray) -> np.ndarray:
+    """The sum of v v' over the clusters of each fit, (g, p, p), where v = T's for its sum of scores s, (C, p). fits: (C,),
+    the fit of each cluster, sorted."""
+    out = np.zeros_like(root)
+    for begin in range(0, len(sums), PIECE):
+        fit = fits[begin : begin + PIECE]
+        v = np.matmul(sums[begin : begin + PIECE, None, :], root[fit])
+        first = np.flatnonzero(np.diff(fit, prepend=-1))
+        out[fit[first]] += np.add.reduceat(np.swapaxes(v, 1, 2) * v, first, axis=0)
     return out
 
 

@@ -230,6 +230,13 @@ def test_nearly_dependent_columns_and_large_units():
         np.testing.assert_allclose(*last, rtol=1e-7)
 
 
+def test_single_precision_is_made_good():
+    y, family, _, _ = arguments("poisson_log", "plain")
+    fits = [jaxglm.fit(X[:, :3], y, family, precision=precision) for precision in ("float32", "float64")]
+    np.testing.assert_allclose(*(np.diagonal(fit.robust("HC3").covariance) for fit in fits), rtol=2e-4)
+    np.testing.assert_allclose(hat_values(fits[0]).sum(), 3.0, rtol=1e-9)
+
+
 def test_ridge_keeps_its_bread():
     y, family, _, _ = arguments("poisson_log", "plain")
     fit = jaxglm.fit(X[:, :3], y, family, penalty=jaxglm.Ridge([0.0, 2.0, 2.0]))
