@@ -25,15 +25,14 @@ FILES = {
 LAYERS = [
     "errors status threads links logarithms deviances family log_likelihoods families",
     "designs linalg penalty rows",
-    "irls irls.options irls.carry irls.seldom irls.working irls.problem irls.normal irls.loop irls.solution "
-    "irls.plain irls.solve irls.alike irls.blocks irls.many irls.ragged "
-    "irls.fused irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled "
-    "irls.fused.kernel irls.fused.launch irls.fused.guard "
+    "irls irls.options irls.carry irls.seldom irls.working irls.problem irls.normal irls.loop irls.solution irls.plain "
+    "irls.solve irls.alike irls.blocks irls.many irls.ragged irls.fused irls.fused.special irls.fused.programs "
+    "irls.fused.tiles irls.fused.recipes irls.fused.unrolled irls.fused.kernel irls.fused.launch irls.fused.guard "
     "irls.lanes irls.lanes.code irls.lanes.functions irls.lanes.translate irls.lanes.program irls.lanes.kernel "
     "irls.lanes.machine irls.lanes.run irls.lanes.guard",
-    "check separation packing task kernels large ends limits fitting",
-    "groups observations wald residuals columns frames formula_parsing formula prediction tables summary storage inference "
-    "results",
+    "check separation packing task kernels large ends limits fitting passes",
+    "groups observations wald residuals leverage sandwich bootstrap robust weights columns frames formula_parsing formula "
+    "prediction tables summary storage inference results",
     "arrays",
     "datasets files model",
     "demo cli jaxglm __main__",
@@ -43,11 +42,11 @@ LAYER = {name: depth for depth, names in enumerate(LAYERS) for name in names.spl
 PLACES = {  # where an outside library may be imported, at the top of the module or inside functions
     "narwhals": {"frames"},
     "formulaic": {"formula", "formula_parsing"},
-    "pyarrow": {"files", "columns", "frames"},
+    "pyarrow": {"columns", "files", "frames"},
     "pandas": {"columns", "datasets", "formula", "frames"},
     "polars": {"columns"},
     "llvmlite": {"irls.lanes.machine"},
-    "scipy": {"groups", "model", "separation", "wald"},
+    "scipy": {"bootstrap", "groups", "model", "sandwich", "separation", "wald"},
     "matplotlib": set(),
     "duckdb": set(),
 }

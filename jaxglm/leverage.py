@@ -1,0 +1,161 @@
+"""Hat values: how much each row's response pulls its own fitted value.
+
+h_i = w_i x_i' (X'WX)^-1 x_i with the working weights w at the estimates, the diagonal of the hat matrix of the last weighted
+least squares. With a root T of (X'WX)^-1 = T T' it is the squared length of T'x, times w, which does not cancel as the
+quadratic form does. The root is that of the covariance; where that is near singular, it is corrected once by the Gram matrix
+of the rows T'x, as in Cholesky QR done twice, so that its error grows with the condition number and not with its square. With
+a penalty P, X'WX + P stands in for X'WX.
+
+Hat values lie between 0 and 1, and without a penalty add up to the rank. A row of weight zero is not there and has 0; a row
+of a fit without estimates, or one that a separated fit moves to its limit, has NaN.
+
+Sources: R's `hatvalues.glm`; Pregibon, Logistic regression diagnostics (1981); Yamamoto et al., Roundoff error analysis of
+the CholeskyQR2 algorithm (2015).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxglm.designs import HIGHEST
+from jaxglm.family import Family
+from jaxglm.irls.working import working
+from jaxglm.linalg import cholesky
+from jaxglm.passes import over_fits
+from jaxglm.rows import Rows, Totals, fold
+from jaxglm.status import Status
+from jaxglm.task import Task
+
+WELL = 1e-4  # the smallest pivot of a covariance whose root needs no look at the rows
+FULL = 1.0 - 1e-14  # a hat value from here on is 1, as R has it
+DEPENDENT = 1e-11  # of a column's square, what those before it leave of one that depends on them, where no covariance tells
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Known:
+    """What is known of a fit, or with a leading axis of many. coefficients: (p,), 0 where aliased; root: (p, p), T with
+    (X'WX)^-1 = T T', or nearly; penalty: (p,), zeros without one; n_obs, rank: numbers."""
+
+    coefficients: Any
+    root: Any
+    penalty: Any
+    n_obs: Any
+    rank: Any
+
+
+def hat_values(result: Any) -> np.ndarray:
+    """The hat value of every row of a `GLMResults`, in the rows' own shape: (N,) where each row belongs to one group, as for
+    one fit, else (g, n). Raises ValueError for a result that holds no rows.
+
+    >>> import numpy as np
+    >>> import jaxglm
+    >>> from jaxglm.leverage import hat_values
+    >>> X = np.column_stack([np.ones(4), np.arange(4.0)])
+    >>> hat_values(jaxglm.fit(X, [1.0, 2.0, 2.0, 4.0])).round(2).tolist()
+    [0.7, 0.3, 0.3, 0.7]
+    """
+    rows = result._rows()
+    weights, root = result._quantities().working_weights, known(result).root
+    hat = np.full(rows.shape, np.nan)
+    for part, X in rows.pieces():
+        z = X @ root[part] if rows.codes is None else (X[:, None, :] @ root[rows.codes[part]])[:, 0]
+        hat[part] = weights[part] * np.sum(z * z, axis=-1)
+    if rows.codes is not None:
+        hat[rows.codes < 0] = np.nan
+    hat = np.where(np.isinf(result._eta()), np.nan, hat)
+    return np.where(rows.prior_weights() == 0, 0.0, np.where(hat > FULL, 1.0, hat))
+
+
+def known(result: Any) -> Known:
+    """What is known of the fits of a `GLMResults`; the root is NaN where a fit has no estimates."""
+    result._rows()
+    solution, task = result.solution, result.task
+    g, p = solution.coefficients.shape
+    penalty = np.zeros((g, p)) if task.penalty is None else np.broadcast_to(task.penalty, (g, p))
+    coefficients = np.where(np.isnan(solution.coefficients), 0.0, solution.coefficients)
+    made = factored(unscaled(result))
+    tells = (solution.status == Status.CONVERGED) & np.isfinite(made.root).all(axis=(1, 2))
+    root = np.where(tells[:, None, None], made.root, np.eye(p) * ~solution.aliased[:, None, :])
+    at = Known(coefficients, root, penalty, solution.n_obs.astype(float), solution.rank.astype(float))
+    has = (solution.status == Status.CONVERGED) | (solution.status == Status.SEPARATED)
+    doubtful = has & ~(tells & (made.smallest_pivot > WELL) & (task.dtype == np.float64))
+    if doubtful.any():
+        exact = over_fits(exact_root, at_limits(result), at, doubtful)
+        root = np.where(doubtful[:, None, None], exact, root)
+    return replace(at, root=np.where(has[:, None, None], root, np.nan))
+
+
+def at_limits(result: Any) -> Task:
+    """The task of a result, the rows that separated fits move to their limits left out: what they weigh there is nothing."""
+    task = result.task
+    if not result.solution.direction.any():
+        return task
+    rows = result._rows()
+    weights = np.where(np.isinf(result._eta()), 0.0, rows.prior_weights())
+    own = {"own": replace(rows.own, drop=False)} if rows.own is not None else {}
+    return replace(task, source=replace(task.source, weights=weights, **own))
+
+
+def exact_root(rows: Rows, family: Family, known: Known) -> Array:
+    """T with T T' = (X'WX + P)^-1 on the independent columns, of one fit from its rows, where `known.root` is nearly that."""
+
+    def look(part: Rows) -> Totals:
+        weights = working(family, part, part.eta(known.coefficients)).weights
+        z = whitened(part, known.root)
+        return Totals(jnp.matmul(z * weights, z.T, precision=HIGHEST))
+
+    gram = fold(rows, look).sums + jnp.matmul(known.root.T * known.penalty, known.root, precision=HIGHEST)
+    correction = cholesky(gram, DEPENDENT).unwhiten(jnp.eye(len(gram), dtype=gram.dtype))
+    return jnp.matmul(known.root, correction, precision=HIGHEST)
+
+
+def whitened(rows: Rows, root: Array) -> Array:
+    """T'x of every row, (p, n)."""
+    return jnp.matmul(root.T, rows.design.matrix().T, precision=HIGHEST)
+
+
+def unscaled(result: Any) -> np.ndarray:
+    """(X'WX + P)^-1 of every fit, (g, p, p), the covariance at dispersion 1; NaN where that is, or where dispersion is 0."""
+    if result.unscaled is not None:
+        return result.unscaled
+    dispersion = result.solution.dispersion[:, None, None]
+    return result.solution.covariance / np.where(dispersion > 0, dispersion, np.nan)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Roots:
+    """Roots of many matrices. root: (g, p, p); smallest_pivot: (g,), of the matrices scaled to a unit diagonal."""
+
+    root: Any
+    smallest_pivot: Any
+
+
+def roots(matrices: np.ndarray) -> np.ndarray:
+    """T (g, p, p) with T T' the matrices (g, p, p), zero in the rows of terms that have no variance; NaN where a fit has
+    none."""
+    return factored(matrices).root
+
+
+def factored(matrices: np.ndarray) -> Roots:
+    """The same, and how near singular the matrices are."""
+    known = np.isfinite(np.diagonal(matrices, axis1=1, axis2=2))
+    filled = np.where(known[:, :, None] & known[:, None, :], matrices, 0.0)
+    with jax.enable_x64(True):
+        found = jax.tree.map(np.asarray, _roots(jnp.asarray(filled)))
+    return replace(found, root=np.where(known.any(axis=1)[:, None, None], found.root, np.nan))
+
+
+@jax.jit
+@jax.vmap
+def _roots(matrix: Array) -> Roots:
+    factor = cholesky(matrix, 0.0)
+    root = jnp.where(factor.aliased[:, None] | factor.aliased, 0.0, factor.upper.T * factor.lengths[:, None])
+    return Roots(root, factor.smallest_pivot)
