@@ -33,7 +33,6 @@ from jaxglm.irls.problem import typed
 from jaxglm.irls.ragged import Lanes, solve_tiles
 from jaxglm.irls.solution import Solution, nothing, reported
 from jaxglm.irls.solve import Data
-from jaxglm.threads import cores, in_threads
 from jaxglm.kernels import steps
 from jaxglm.large import is_large, solve_large
 from jaxglm.limits import put_limits
@@ -41,6 +40,7 @@ from jaxglm.packing import EMPTY, Call, Crossed, Layout, Stacked, gather, lane_r
 from jaxglm.separation import Separated, decide, polish
 from jaxglm.status import Status
 from jaxglm.task import Task
+from jaxglm.threads import cores, in_threads
 
 SMALL, LARGE = Layout(lanes=64, rows=32), Layout(lanes=1, rows=2048)
 FEW = Layout(lanes=8, rows=32)  # of groups that need all precautions

@@ -22,10 +22,10 @@ from jaxglm.fitting import arithmetic, calls_of, fits_in_a_call
 from jaxglm.irls.blocks import CACHE, FEWEST_SHARED, MEMORY, default_device
 from jaxglm.irls.problem import typed
 from jaxglm.irls.ragged import over_blocks
-from jaxglm.irls.threads import in_threads
 from jaxglm.packing import EMPTY, Call, Crossed, per_lane, placed, tiles
 from jaxglm.rows import Rows
 from jaxglm.task import Task
+from jaxglm.threads import in_threads
 
 Pass = Callable[[Rows, Family, Any], Any]
 

@@ -26,9 +26,9 @@ from jaxglm.irls.plain import solve_plain
 from jaxglm.irls.problem import Given, typed
 from jaxglm.irls.solution import Solution, nothing, reported
 from jaxglm.irls.solve import Data, differentiate, solve_problem
-from jaxglm.threads import cores, in_threads
 from jaxglm.links import ArrayLike
 from jaxglm.penalty import Ridge
+from jaxglm.threads import cores, in_threads
 
 WINDOWS = 8  # into which each core's share of the fits is cut
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+
 @dataclass(frozen=True)
 class Compiled:
     """Machine code. address: of its function; owner: what keeps it in memory."""
