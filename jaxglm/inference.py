@@ -6,6 +6,8 @@ arrays there.
 
 from __future__ import annotations
 
+from jaxglm.diagnosed import Diagnosed
 
-class Inference:
+
+class Inference(Diagnosed):
     """Methods that `GLMResults` has for tests, intervals and further looks at its fits."""

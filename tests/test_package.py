@@ -30,8 +30,9 @@ LAYERS = [
     "irls.fused irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled "
     "irls.fused.kernel irls.fused.launch irls.fused.guard",
     "check separation packing task kernels ends limits fitting",
-    "groups observations wald residuals leverage columns frames formula_parsing formula prediction tables summary storage "
-    "inference results",
+    "groups observations wald residuals leverage influence log_tails distributions quantile_residuals overdispersion "
+    "zero_inflation verdict columns frames formula_parsing formula prediction tables diagnostics summary storage "
+    "diagnosed inference results",
     "arrays",
     "datasets files model",
     "demo cli jaxglm __main__",
@@ -44,7 +45,10 @@ PLACES = {  # where an outside library may be imported, at the top of the module
     "pyarrow": {"files", "columns", "frames"},
     "pandas": {"columns", "datasets", "formula", "frames"},
     "polars": {"columns"},
-    "scipy": {"groups", "model", "separation", "wald"},
+    "scipy": {
+        "groups", "model", "separation", "wald", "influence", "log_tails", "distributions", "quantile_residuals",
+        "overdispersion",
+    },
     "matplotlib": set(),
     "duckdb": set(),
 }
