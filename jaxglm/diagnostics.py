@@ -6,21 +6,18 @@ computed, and why, is in `overdispersion`, `zero_inflation`, `influence` and `ve
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import jax
 import numpy as np
 
-from jaxglm import overdispersion, tables, verdict, zero_inflation
-from jaxglm.distributions import Distribution, distribution_of
-from jaxglm.groups import sort_rows
-from jaxglm.influence import cooks_bound, influence
+from jaxglm import distributions, overdispersion, tables, verdict, zero_inflation
+from jaxglm.distributions import distribution_of
+from jaxglm.influence import Influence, cooks_bound, influence
 from jaxglm.irls.solution import is_lost
 from jaxglm.leverage import roots, unscaled
-from jaxglm.observations import Observations
-from jaxglm.packing import Features
+from jaxglm.portions import by_group, column_sums, largest, of_rows, portions
 from jaxglm.quantile_residuals import fitted_rows
 
 PORTION = 2**20  # rows looked at at a time
@@ -28,9 +25,12 @@ PORTION = 2**20  # rows looked at at a time
 
 @dataclass(frozen=True)
 class Checks:
-    """Of every group, (g,). pearson: Pearson's statistic, pearson_ratio: over df_residual, pearson_p: the chance of a larger
-    one, where the dispersion is known; overdispersion_z, _p: the score test; zeros, zeros_expected, zeros_z, zeros_p: of
-    counts; max_hat, max_cooks_distance; n_influential: rows."""
+    """Of every group, (g,).
+
+    pearson: Pearson's statistic; pearson_ratio: over df_residual; pearson_p: the chance of a larger one, where the dispersion
+    is known; overdispersion_z, _p: the score test; zeros, zeros_expected, zeros_z, zeros_p: of counts, observed against
+    expected; zeros_score_z, _p: van den Broek's score test; max_hat, max_cooks_distance; n_influential: rows.
+    """
 
     pearson: np.ndarray
     pearson_ratio: np.ndarray
@@ -41,6 +41,8 @@ class Checks:
     zeros_expected: np.ndarray
     zeros_z: np.ndarray
     zeros_p: np.ndarray
+    zeros_score_z: np.ndarray
+    zeros_score_p: np.ndarray
     max_hat: np.ndarray
     max_cooks_distance: np.ndarray
     n_influential: np.ndarray
@@ -85,160 +87,106 @@ def checks(result: Any) -> Checks:
     return Checks(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Checks)))
 
 
-def portions(result: Any, size: int) -> Iterator[Any]:
-    """The result in parts of consecutive groups with about as many rows; rows that fill up a part belong to no group."""
-    rows, g = result._rows(), len(result)
-    if np.prod(rows.shape) <= size or g <= 1:
-        yield result
-        return
-    if rows.codes is None:
-        step = max(1, size // rows.shape[1])
-        for begin in range(0, g, step):
-            groups = slice(begin, min(begin + step, g))
-            yield _part(result, groups, _crossed(rows, groups))
-        return
-    sort = sort_rows(rows.codes, g)
-    ends = np.cumsum(sort.sizes)
-    begin = 0
-    while begin < g:
-        end = max(begin + 1, int(np.searchsorted(ends, ends[begin] - sort.sizes[begin] + size, side="right")))
-        index = sort.order[sort.starts[begin] : ends[end - 1]]
-        room = max(size, 1 << max(len(index) - 1, 0).bit_length())
-        codes = np.full(room, -1, np.int64)
-        codes[: len(index)] = rows.codes[index] - begin
-        yield _part(result, slice(begin, end), _stacked(rows, np.resize(index, room), codes, end - begin))
-        begin = end
+@dataclass(frozen=True)
+class Rows:
+    """What is known of the rows of groups that are looked at together, in their own shape."""
 
+    result: Any
+    fitted: distributions.Rows
+    eta: np.ndarray
+    pearson: np.ndarray
+    measured: Influence
+    present: np.ndarray
 
-def _part(result: Any, groups: slice, observations: Observations) -> Any:
-    return replace(
-        result,
-        solution=jax.tree.map(lambda leaf: leaf[groups], result.solution),
-        family=result.family.of(groups),
-        observations=observations,
-        dropped=result.dropped[groups],
-        table=None,
-    )
-
-
-def _crossed(rows: Observations, groups: slice) -> Observations:
-    """The rows of some of fits with equally many."""
-
-    def part(values: Any, axes: int) -> Any:
-        return values if values is None or np.ndim(values) == axes else values[groups]
-
-    own = None if rows.own is None else Features(rows.own.values[groups], rows.own.code, rows.own.drop)
-    given = {name: part(getattr(rows, name), 1) for name in ("y", "weights", "offset")}
-    return replace(rows, X=part(rows.X, 2), own=own, g=groups.stop - groups.start, **given)
-
-
-def _stacked(rows: Observations, index: np.ndarray, codes: np.ndarray, g: int) -> Observations:
-    """Some rows of one table."""
-
-    def part(values: Any) -> Any:
-        return None if values is None else np.broadcast_to(values, rows.shape)[index]
-
-    given = {name: part(getattr(rows, name)) for name in ("y", "weights", "offset")}
-    return replace(rows, X=rows.X[index], codes=codes, g=g, **given)
+    def total(self, values: np.ndarray, which: np.ndarray | None = None) -> np.ndarray:
+        """Sums over the rows of each group that are there, or over some of them; NaN where a fit has no estimates."""
+        inside = self.present if which is None else which
+        sums = by_group(self.result._rows(), np.where(inside, values, 0.0))
+        return np.where(is_lost(self.result.solution.status), np.nan, sums)
 
 
 def _checks(result: Any) -> Checks:
     """The checks of groups whose rows are looked at together."""
-    rows, solution, family = result._rows(), result.solution, result.family
-    fitted, made, eta = fitted_rows(result), result._quantities(), result._eta()
-    measured = influence(result, made)
+    made, eta, fitted = result._quantities(), result._eta(), fitted_rows(result)
     with np.errstate(invalid="ignore"):
         present = (fitted.weights > 0) & np.isfinite(fitted.y) & ~np.isnan(eta)
-    lost = np.asarray(is_lost(solution.status))
-    degrees = solution.n_obs - solution.rank
-
-    def total(values: np.ndarray, which: np.ndarray = present) -> np.ndarray:
-        return np.where(lost, np.nan, by_group(rows, np.where(which, values, 0.0)))
-
-    chi_square = total(made.pearson**2)
-    z = np.full(len(solution.status), np.nan)
-    score = overdispersion.score_of(family)
-    if score is not None:
-        inside = present & np.isfinite(eta) & np.isfinite(measured.hat)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            each = score(fitted, measured.hat)
-        z = overdispersion.statistic(total(each.numerator, inside), total(each.variance, inside))
-    zeros, expected, zeros_z = _zeros(result, fitted, eta, present, total)
+    rows = Rows(result, fitted, eta, made.pearson, influence(result, made), present)
+    chi_square, degrees = rows.total(made.pearson**2), result.solution.n_obs - result.solution.rank
     ratio = np.where(degrees > 0, chi_square / np.maximum(degrees, 1), np.nan)
-    bound = cooks_bound(solution.rank, degrees)
-    if family.dispersion is not None:
-        bound = bound * np.fmax(ratio, 1.0)
-    with np.errstate(invalid="ignore"):
-        influential = present & (measured.cooks_distance > of_rows(rows, bound))
-    known = family.dispersion is not None
+    z, zeros, observations = _overdispersion(rows), _zeros(rows), result._rows()
+    distribution = distribution_of(result.family)
+    silent = np.isnan(z) if distribution is not None and distribution.trials else np.zeros(len(z), bool)
+    chance = overdispersion.pearson_p_values(chi_square, degrees)
     return Checks(
         pearson=chi_square,
         pearson_ratio=ratio,
-        pearson_p=overdispersion.pearson_p_values(chi_square, degrees) if known else np.full(len(z), np.nan),
+        pearson_p=np.where(silent | (result.family.dispersion is None), np.nan, chance),
         overdispersion_z=z,
         overdispersion_p=overdispersion.upper_p_values(z),
-        zeros=zeros,
-        zeros_expected=expected,
-        zeros_z=zeros_z,
-        zeros_p=zero_inflation.p_values(zeros_z),
-        max_hat=largest(rows, np.where(present, measured.hat, np.nan)),
-        max_cooks_distance=largest(rows, np.where(present, measured.cooks_distance, np.nan)),
-        n_influential=by_group(rows, influential.astype(float)).astype(np.int64),
+        zeros=zeros.observed,
+        zeros_expected=zeros.expected,
+        zeros_z=zeros.excess,
+        zeros_p=zero_inflation.p_values(zeros.excess),
+        zeros_score_z=zeros.score,
+        zeros_score_p=zero_inflation.p_values(zeros.score),
+        max_hat=largest(observations, np.where(present, rows.measured.hat, np.nan)),
+        max_cooks_distance=largest(observations, np.where(present, rows.measured.cooks_distance, np.nan)),
+        n_influential=_influential(rows, ratio),
     )
 
 
-def _zeros(result: Any, fitted: Any, eta: np.ndarray, present: np.ndarray, total: Any) -> tuple[np.ndarray, ...]:
-    """Zeros observed and expected, and the statistic of the score test; NaN for what is no count."""
-    distribution: Distribution | None = distribution_of(result.family)
+def _influential(rows: Rows, ratio: np.ndarray) -> np.ndarray:
+    """How many rows of each group are influential. ratio: Pearson's."""
+    solution, observations = rows.result.solution, rows.result._rows()
+    bound = cooks_bound(solution.rank, solution.n_obs - solution.rank)
+    if rows.result.family.dispersion is not None:
+        bound = bound * np.fmax(ratio, 1.0)
+    with np.errstate(invalid="ignore"):
+        found = rows.present & (rows.measured.cooks_distance > of_rows(observations, bound))
+    return by_group(observations, found.astype(float)).astype(np.int64)
+
+
+def _overdispersion(rows: Rows) -> np.ndarray:
+    """The statistic of the score test; NaN where there is none."""
+    score = overdispersion.score_of(rows.result.family)
+    if score is None:
+        return np.full(len(rows.result), np.nan)
+    inside = rows.present & np.isfinite(rows.eta) & np.isfinite(rows.measured.hat)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        each = score(rows.fitted, rows.measured.hat)
+    return overdispersion.statistic(rows.total(each.numerator, inside), rows.total(each.variance, inside))
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """Zeros observed and expected, and the statistics of both tests, (g,)."""
+
+    observed: np.ndarray
+    expected: np.ndarray
+    excess: np.ndarray
+    score: np.ndarray
+
+
+def _zeros(rows: Rows) -> Zeros:
+    """The zeros of counts; NaN for what is no count."""
+    result, fitted = rows.result, rows.fitted
+    distribution = distribution_of(result.family)
     if distribution is None or not distribution.counts:
         nothing = np.full(len(result), np.nan)
-        return nothing, nothing, nothing
-    rows = result._rows()
+        return Zeros(nothing, nothing, nothing, nothing)
+    observations, root = result._rows(), roots(unscaled(result))
+    zero = fitted.y == 0
     with np.errstate(divide="ignore", invalid="ignore"):
-        log_p = distribution.log_tails(replace(fitted, y=np.zeros_like(eta))).upto
-        numerator, variance = zero_inflation.probability_terms(fitted.y, log_p, fitted.weights)
-        at_zero = fitted.weights * zero_inflation.scores_of_zero(rows.family(result.family), eta)
-    crossed = column_sums(rows, np.where(present, at_zero, 0.0))
-    taken = np.sum(np.einsum("gpq,gp->gq", roots(unscaled(result)), crossed) ** 2, axis=1)
-    observed = total(fitted.weights * (fitted.y == 0))
-    expected = total(fitted.weights * np.exp(log_p))
-    return observed, expected, zero_inflation.statistic(total(numerator), total(variance), taken)
+        log_p = distribution.log_tails(replace(fitted, y=np.zeros_like(rows.eta))).upto
+    at_zero = zero_inflation.scores_of_zero(observations.family(result.family), rows.eta)
 
+    def statistic(make: Callable[..., zero_inflation.Terms]) -> np.ndarray:
+        with np.errstate(invalid="ignore", over="ignore"):
+            terms = make(zero, log_p, at_zero, fitted.weights)
+            crossed = column_sums(observations, np.where(rows.present, fitted.weights * terms.pull, 0.0))
+        taken = np.sum(np.einsum("gpq,gp->gq", root, crossed) ** 2, axis=1)
+        return zero_inflation.statistic(rows.total(terms.numerator), rows.total(terms.variance), taken)
 
-def of_rows(rows: Observations, values: np.ndarray) -> np.ndarray:
-    """What each row's group has, (g,) to the rows' shape; of rows without a group any."""
-    return values[:, None] if rows.codes is None else values[np.maximum(rows.codes, 0)]
-
-
-def by_group(rows: Observations, values: np.ndarray) -> np.ndarray:
-    """Sums over the rows of each group, (g,)."""
-    if rows.codes is None:
-        return values.sum(axis=1)
-    inside = rows.codes >= 0
-    return np.bincount(rows.codes[inside], values[inside], rows.g)
-
-
-def largest(rows: Observations, values: np.ndarray) -> np.ndarray:
-    """The largest value of each group, (g,), NaN where all are NaN."""
-    out = np.full(rows.g, -np.inf)
-    known = ~np.isnan(values)
-    if rows.codes is None:
-        out = np.max(np.where(known, values, -np.inf), axis=1, initial=-np.inf)
-    else:
-        known &= rows.codes >= 0
-        np.maximum.at(out, rows.codes[known], values[known])
-    return np.where(np.isinf(out), np.nan, out)
-
-
-def column_sums(rows: Observations, values: np.ndarray) -> np.ndarray:
-    """X' values of each group, (g, p)."""
-    X = np.where(np.isfinite(rows.X), rows.X, 0.0)  # of rows that are not there
-    if rows.codes is not None:
-        inside = rows.codes >= 0
-        codes, X, values = rows.codes[inside], X[inside], values[inside]
-        return np.column_stack([np.bincount(codes, X[:, j] * values, rows.g) for j in range(X.shape[1])])
-    sums = values @ X if X.ndim == 2 else np.einsum("gn,gnp->gp", values, X)
-    if rows.own is None:
-        return sums
-    own = rows.own.numbers(slice(None))
-    return np.column_stack([sums, np.sum(values * np.where(np.isfinite(own), own, 0.0), axis=1)])
+    with np.errstate(invalid="ignore"):
+        observed, expected = rows.total(fitted.weights * zero), rows.total(fitted.weights * np.exp(log_p))
+    return Zeros(observed, expected, statistic(zero_inflation.excess_terms), statistic(zero_inflation.score_terms))

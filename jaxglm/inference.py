@@ -7,7 +7,8 @@ arrays there.
 from __future__ import annotations
 
 from jaxglm.diagnosed import Diagnosed
+from jaxglm.pictured import Pictured
 
 
-class Inference(Diagnosed):
+class Inference(Diagnosed, Pictured):
     """Methods that `GLMResults` has for tests, intervals and further looks at its fits."""

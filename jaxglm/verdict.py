@@ -7,7 +7,8 @@
   1e14, and errors are made of rounding (R's `summary.lm` warns of an "essentially perfect fit" at a similar bound);
 - `overdispersed (2.4)`: the dispersion is known to be 1 and the data deny it, with a ratio of at least 1.5, which makes true
   errors larger than those given by a quarter, and a p-value below 0.001;
-- `zero-inflated (30 zeros, 12.1 expected)`: more zeros than expected, with a p-value below 0.001;
+- `zero-inflated (30 zeros, 12.1 expected)`: more zeros than expected, with a p-value below 0.001
+  (`zero_inflation`, the excess);
 - `12 rows influential`: Cook's distance beyond the median of F(rank, df). Leaving out such a row takes the estimates to the
   edge of their own 50% region (Cook and Weisberg 1982; R's `influence.measures`). Where the dispersion is known to be 1 and
   Pearson's ratio is larger, that is the region which the ratio makes of it: else all rows of an overdispersed fit are many.

@@ -30,9 +30,10 @@ LAYERS = [
     "irls.fused irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled "
     "irls.fused.kernel irls.fused.launch irls.fused.guard",
     "check separation packing task kernels ends limits fitting",
-    "groups observations wald residuals leverage influence log_tails distributions quantile_residuals overdispersion "
-    "zero_inflation verdict columns frames formula_parsing formula prediction tables diagnostics summary storage "
-    "diagnosed inference results",
+    "groups observations wald residuals leverage influence log_tails distributions quantile_residuals portions "
+    "overdispersion zero_inflation verdict columns frames formula_parsing formula prediction tables diagnostics summary "
+    "storage "
+    "pictures pictures.canvas pictures.terms pictures.states pictures.rows diagnosed pictured inference results",
     "arrays",
     "datasets files model",
     "demo cli jaxglm __main__",
@@ -49,7 +50,7 @@ PLACES = {  # where an outside library may be imported, at the top of the module
         "groups", "model", "separation", "wald", "influence", "log_tails", "distributions", "quantile_residuals",
         "overdispersion",
     },
-    "matplotlib": set(),
+    "matplotlib": {"pictures.canvas"},
     "duckdb": set(),
 }
 HEAVY = ("pandas", "formulaic", "narwhals", "pyarrow", "matplotlib", "scipy.optimize", "polars", "duckdb")

@@ -78,6 +78,11 @@ broek <- function(f, p0, score) { # of zeros: p0, and the score of eta at zero
   V <- sum(1 / p0 - 1) - t(c) %*% solve(t(X) %*% diag(f$weights) %*% X) %*% c
   as.numeric(S / sqrt(V))
 }
+excess <- function(f, p0, score) { # He and others (2019): zeros observed less expected
+  X <- model.matrix(f)
+  c <- t(X) %*% (p0 * score)
+  as.numeric(sum((f$y == 0) - p0) / sqrt(sum(p0 * (1 - p0)) - t(c) %*% solve(t(X) %*% diag(f$weights) %*% X) %*% c))
+}
 P <- polished("wide", poisson(), "one", 1); Q <- polished("inflated", poisson(), "one", 0)
 R <- polished("inflated", poisson("sqrt"), "one", 0); B <- polished("success", binomial(), "trials", 1)
 M <- polished("wide", nb, "one", 1)
@@ -85,15 +90,19 @@ mean_only <- glm(inflated ~ 1, poisson, rows)
 n0 <- sum(rows$inflated == 0); p0 <- exp(-mean(rows$inflated))
 tests <- list(
   list(y = "wide", family = "poisson", link = "log", weights = "one", shift = 1, z = dean(P, FALSE), zeros = sum(P$y == 0),
-       expected = sum(exp(-fitted(P))), zeros_z = broek(P, exp(-fitted(P)), -fitted(P))),
+       expected = sum(exp(-fitted(P))), score_z = broek(P, exp(-fitted(P)), -fitted(P)),
+       excess_z = excess(P, exp(-fitted(P)), -fitted(P))),
   list(y = "inflated", family = "poisson", link = "log", weights = "one", shift = 0, z = dean(Q, FALSE), zeros = sum(Q$y == 0),
-       expected = sum(exp(-fitted(Q))), zeros_z = broek(Q, exp(-fitted(Q)), -fitted(Q))),
+       expected = sum(exp(-fitted(Q))), score_z = broek(Q, exp(-fitted(Q)), -fitted(Q)),
+       excess_z = excess(Q, exp(-fitted(Q)), -fitted(Q))),
   list(y = "inflated", family = "poisson", link = "sqrt", weights = "one", shift = 0, z = dean(R, FALSE), zeros = sum(R$y == 0),
-       expected = sum(exp(-fitted(R))), zeros_z = broek(R, exp(-fitted(R)), -2 * sqrt(fitted(R)))),
+       expected = sum(exp(-fitted(R))), score_z = broek(R, exp(-fitted(R)), -2 * sqrt(fitted(R))),
+       excess_z = excess(R, exp(-fitted(R)), -2 * sqrt(fitted(R)))),
   list(y = "success", family = "binomial", link = "logit", weights = "trials", shift = 1, z = dean(B, TRUE)),
   list(y = "wide", family = "negative_binomial", link = "log", weights = "one", shift = 1, zeros = sum(M$y == 0),
        expected = sum(dnbinom(0, mu = fitted(M), size = 2)),
-       zeros_z = broek(M, dnbinom(0, mu = fitted(M), size = 2), -fitted(M) / (1 + fitted(M) / 2)))
+       score_z = broek(M, dnbinom(0, mu = fitted(M), size = 2), -fitted(M) / (1 + fitted(M) / 2)),
+       excess_z = excess(M, dnbinom(0, mu = fitted(M), size = 2), -fitted(M) / (1 + fitted(M) / 2)))
 )
 van_den_broek <- (n0 - N * p0)^2 / (N * p0 * (1 - p0) - N * mean(rows$inflated) * p0^2) # as in vcdExtra's zero.test
 
