@@ -36,6 +36,7 @@ from jaxglm.leverage import hat_values, unscaled
 from jaxglm.residuals import RowQuantities
 
 RESIDUALS = ("deviance", "pearson")
+FULL = 1.0 - 1e-10  # from here on 1 - h is rounding, and h is 1
 PIECE = 2**14  # rows whose columns are worked on at a time
 
 
@@ -73,6 +74,7 @@ def influence(result: Any, made: RowQuantities | None = None) -> Influence:
 
     fits = OfFits(*map(of_rows, (solution.deviance, solution.dispersion, solution.rank, solution.n_obs - solution.rank)))
     hat = np.where(rows.prior_weights() > 0, hat_values(result), np.nan)
+    hat = np.where(hat > FULL, 1.0, hat)
     return measures(hat, made.deviance, made.pearson, fits, result.family.dispersion is not None)
 
 

@@ -84,8 +84,7 @@ def ticks(axis: Any, whole: bool = False) -> None:
 
 def name_points(ax: Any, x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> None:
     """Label points, the first ones first, each where it overlaps no other label; without such a place it has none."""
-    figure = ax.figure
-    figure.draw_without_rendering()
+    ax.figure.canvas.figure.draw_without_rendering()  # so that it is known where everything is
     taken: list[Any] = []
     inside = ax.get_window_extent()
     for point_x, point_y, name in zip(x, y, names, strict=True):

@@ -144,7 +144,8 @@ def _at_the_edges(ax: Any, found: Term, heights: np.ndarray, infinite: bool = Tr
 def forest(result: Any, term: str, level: float, ax: Any) -> Any:
     """See `Pictured.plot_forest`."""
     found = term_of(result, term, level)
-    sizes = np.where(found.infinite != 0, np.inf * found.infinite, np.where(found.drawn, found.estimate, np.nan))
+    sizes = np.where(found.drawn, found.estimate, np.nan)
+    sizes[found.infinite != 0] = np.copysign(np.inf, found.infinite[found.infinite != 0])
     rows = np.flatnonzero(~np.isnan(sizes))
     rows = rows[np.argsort(sizes[rows], kind="stable")]
     heights = np.full(len(sizes), np.nan)
