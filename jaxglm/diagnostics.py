@@ -107,7 +107,8 @@ class Rows:
 
 def _checks(result: Any) -> Checks:
     """The checks of groups whose rows are looked at together."""
-    made, eta, fitted = result._quantities(), result._eta(), fitted_rows(result)
+    made, eta = result._quantities(), result._eta()
+    fitted = fitted_rows(result, eta)
     with np.errstate(invalid="ignore"):
         present = (fitted.weights > 0) & np.isfinite(fitted.y) & ~np.isnan(eta)
     rows = Rows(result, fitted, eta, made.pearson, influence(result, made), present)
@@ -171,13 +172,13 @@ def _zeros(rows: Rows) -> Zeros:
     """The zeros of counts; NaN for what is no count."""
     result, fitted = rows.result, rows.fitted
     distribution = distribution_of(result.family)
-    if distribution is None or not distribution.counts:
+    if distribution is None or distribution.log_zero is None:
         nothing = np.full(len(result), np.nan)
         return Zeros(nothing, nothing, nothing, nothing)
     observations, root = result._rows(), roots(unscaled(result))
     zero = fitted.y == 0
     with np.errstate(divide="ignore", invalid="ignore"):
-        log_p = distribution.log_tails(replace(fitted, y=np.zeros_like(rows.eta))).upto
+        log_p = distribution.log_zero(fitted)
     at_zero = zero_inflation.scores_of_zero(observations.family(result.family), rows.eta)
 
     def statistic(make: Callable[..., zero_inflation.Terms]) -> np.ndarray:

@@ -56,12 +56,12 @@ class LogTails:
 
 @dataclass(frozen=True)
 class Distribution:
-    """log_tails: of rows; likelihood: the log-likelihood of the family it belongs to; counts: whether responses are counts
-    without an upper end; trials: whether prior weights are trials."""
+    """log_tails: of rows; likelihood: the log-likelihood of the family it belongs to; log_zero: of counts without an upper
+    end, the logarithm of the probability of none; trials: whether prior weights are trials."""
 
     log_tails: Callable[[Rows], LogTails]
     likelihood: Any = None
-    counts: bool = False
+    log_zero: Callable[[Rows], np.ndarray] | None = None
     trials: bool = False
 
 
@@ -118,6 +118,12 @@ def _negative_binomial(rows: Rows) -> LogTails:
         after=log_beta_lower(k + 1.0, size, q, p),
     )
     return mixed if finite.all() else _chosen(finite, mixed, _poisson(rows))
+
+
+def _negative_binomial_zero(rows: Rows) -> np.ndarray:
+    theta = rows.parameters["theta"]
+    size = np.where(np.isfinite(theta), theta, 1.0)
+    return np.where(np.isfinite(theta), -size * np.log1p(rows.mu / size), -rows.mu)
 
 
 def _gamma(rows: Rows) -> LogTails:
@@ -208,9 +214,9 @@ def _placed(where: np.ndarray, part: LogTails, whole: LogTails) -> LogTails:
 _NAMED = {
     "gaussian": Distribution(_gaussian, log_likelihoods.gaussian),
     "binomial": Distribution(_binomial, log_likelihoods.binomial, trials=True),
-    "poisson": Distribution(_poisson, log_likelihoods.poisson, counts=True),
+    "poisson": Distribution(_poisson, log_likelihoods.poisson, lambda rows: -rows.mu),
     "gamma": Distribution(_gamma, log_likelihoods.gamma),
     "inverse_gaussian": Distribution(_inverse_gaussian, log_likelihoods.inverse_gaussian),
-    "negative_binomial": Distribution(_negative_binomial, log_likelihoods.negative_binomial, counts=True),
+    "negative_binomial": Distribution(_negative_binomial, log_likelihoods.negative_binomial, _negative_binomial_zero),
     "tweedie": Distribution(_tweedie),
 }

@@ -13,6 +13,7 @@ Source: Dunn and Smyth, Randomized quantile residuals (1996); statmod's `qresidu
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -37,7 +38,7 @@ def quantile_residuals(result: Any, seed: int, midpoint: bool) -> np.ndarray:
             f"quantile residuals need a distribution, and the family {result.family.name!r} is none of jaxglm's that has "
             'one; look at residuals("deviance") or standardized residuals instead'
         )
-    rows = fitted_rows(result)
+    rows = fitted_rows(result, result._eta())
     places = np.full(rows.y.shape, MIDDLE) if midpoint else np.random.default_rng(seed).random(rows.y.shape)
     out = np.full(rows.y.shape, np.nan)
     present = np.flatnonzero(_present(rows))
@@ -57,10 +58,10 @@ def scores(tails: LogTails, places: np.ndarray) -> np.ndarray:
     return np.where(below < above, special.ndtri_exp(below), -special.ndtri_exp(above))
 
 
-def fitted_rows(result: Any) -> Rows:
-    """Every row with its fitted mean, in the rows' own shape."""
+def fitted_rows(result: Any, eta: np.ndarray) -> Rows:
+    """Every row with its fitted mean, in the rows' own shape. eta: of the rows."""
     rows = result._rows()
-    family, eta = rows.family(result.family), result._eta()
+    family = rows.family(result.family)
     mu, complement = _means(family, eta)
     codes = slice(None) if rows.codes is None else np.maximum(rows.codes, 0)
     dispersion = result.solution.dispersion[codes]
@@ -72,6 +73,22 @@ def fitted_rows(result: Any) -> Rows:
         dispersion=np.broadcast_to(dispersion[:, None] if rows.codes is None else dispersion, rows.shape),
         parameters={name: np.broadcast_to(np.asarray(value), rows.shape) for name, value in family.parameters.items()},
     )
+
+
+@dataclass(frozen=True)
+class Band:
+    """Where n standard normal numbers lie when put in order, (n,): about their medians, and where 95 of 100 of each lie."""
+
+    middle: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def normal_band(n: int) -> Band:
+    """The band of n residuals under the right model: order statistics of uniform numbers are beta variables."""
+    order = np.arange(1, n + 1)
+    low, high = (special.ndtri(special.betaincinv(order, n - order + 1.0, chance)) for chance in (0.025, 0.975))
+    return Band(special.ndtri((order - 0.375) / (n + 0.25)), low, high)
 
 
 def some(rows: Rows, index: np.ndarray) -> Rows:

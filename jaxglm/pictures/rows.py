@@ -6,12 +6,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy import special
 
 from jaxglm.distributions import distribution_of
 from jaxglm.errors import did_you_mean, listed
 from jaxglm.influence import cooks_bound
 from jaxglm.pictures import canvas
+from jaxglm.quantile_residuals import normal_band
 
 NORMAL = 1.959963984540054
 NAMED = 8  # rows that are named
@@ -117,13 +117,12 @@ def _binned(x: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
 def _against_normal(ax: Any, values: np.ndarray) -> None:
     """Ordered residuals against normal quantiles, with the band in which each lies in 95 of 100 samples."""
     n = len(values)
-    order = np.arange(1, n + 1)
-    expected = special.ndtri((order - 0.375) / (n + 0.25))
-    low, high = (special.ndtri(special.betaincinv(order, n - order + 1.0, chance)) for chance in (0.025, 0.975))
-    ax.fill_between(expected, low, high, color=canvas.SKY, alpha=0.3, linewidth=0, label="95% of each, if the model is right")
+    band = normal_band(n)
+    look = {"color": canvas.SKY, "alpha": 0.3, "linewidth": 0}
+    ax.fill_between(band.middle, band.low, band.high, label="95% of each, if the model is right", **look)
     ax.axline((0, 0), slope=1.0, color=canvas.GREY, linewidth=0.9)
     style = {"s": 14, "color": canvas.BLUE, "linewidths": 0, "alpha": max(0.3, _alpha(n)), "rasterized": n > 2000, "zorder": 3}
-    ax.scatter(expected, np.sort(values), **style)
+    ax.scatter(band.middle, np.sort(values), **style)
     ax.set_xlabel("normal quantile")
 
 
