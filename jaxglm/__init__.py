@@ -14,6 +14,7 @@ from jaxglm.penalty import Ridge
 from jaxglm.results import GLMResults
 from jaxglm.status import Status, StatusWarning
 from jaxglm.storage import load
+from jaxglm.weights import Weights
 
 if TYPE_CHECKING:
     from jaxglm.model import glm
@@ -26,6 +27,7 @@ __all__ = [
     "Ridge",
     "Status",
     "StatusWarning",
+    "Weights",
     "check_family",
     "datasets",
     "families",

@@ -25,6 +25,7 @@ from jaxglm.packing import Features
 from jaxglm.penalty import Ridge
 from jaxglm.results import GLMResults, finish
 from jaxglm.task import Task
+from jaxglm.weights import concluded, prepared, split
 
 FEATURES = 256  # looked at at a time
 PRECISIONS = {"float64": np.float64, "float32": np.float32}
@@ -50,7 +51,8 @@ def fit(
     """Fit one generalized linear model, or many, from arrays. No intercept is added.
 
     X: (n, p), or (g, n, p) where each fit has its own; y: (n,) or (g, n): numbers, or two labels, of which the first in
-    sorted order is failure; weights (prior), offset (added to eta), exposure (its logarithm is added): (n,) or (g, n).
+    sorted order is failure; weights (prior, or a `Weights`), offset (added to eta), exposure (its logarithm is added): (n,) or
+    (g, n).
     A leading axis in any of them makes g fits. groups: (n,), a label for each row, of any kind: a fit for each label.
     start: coefficients (p,) or (g, p); penalty: `Ridge`; missing: "invalid" (a fit with a missing value gets the status
     INVALID_DATA) or "drop" (the row leaves that fit); options: `IRLS`; precision: "float64" or "float32"; device: a JAX
@@ -64,7 +66,7 @@ def fit(
     >>> fits.coefficients.shape
     (2, 2)
     """
-    names = _column_names(X, names)
+    names, (weights, kind) = _column_names(X, names), split(weights)
     X, (y, labels) = _numbers("X", X), _response(y)
     require_proportions(labels, families.named(family))
     if X.ndim not in (2, 3):
@@ -78,7 +80,7 @@ def fit(
     observations, dropped = _without_missing(observations, missing)
     return fit_observations(
         observations, family, _named(names, X.shape[-1]), keys, dropped, start=start, penalty=penalty, options=options,
-        precision=precision, device=device,
+        precision=precision, device=device, kind=kind,
     )  # fmt: skip
 
 
@@ -114,7 +116,7 @@ def scan(
     >>> fits.names, fits.coefficients.shape
     (['x1', 'feature'], (3, 2))
     """
-    names = _named(_column_names(X, names), np.shape(X)[-1])
+    names, (weights, kind) = _named(_column_names(X, names), np.shape(X)[-1]), split(weights)
     if "feature" in names:
         raise ValueError("a covariate is called 'feature', which is the name of the feature's term; give other names")
     labels = _column_names(features, None)
@@ -135,7 +137,7 @@ def scan(
     observations, dropped = _without_missing(observations, missing)
     return fit_observations(
         observations, family, [*names, "feature"], keys, dropped, start=start, penalty=penalty, options=options,
-        precision=precision, device=device,
+        precision=precision, device=device, kind=kind,
     )  # fmt: skip
 
 
@@ -154,8 +156,13 @@ def fit_observations(
     table: Any = None,
     progress: fitting.Progress | None = None,
     adjust: Any = None,
+    kind: str = "prior",
+    stated: np.ndarray | None = None,
 ) -> GLMResults:
-    """Fit checked rows: what both doors end in. adjust: adds to the log-likelihoods, (g,)."""
+    """Fit checked rows: what both doors end in. adjust: adds to the log-likelihoods, (g,); kind: of the weights; stated: the
+    weights as they were given, if those of `observations` are not."""
+    stated = observations.weights if stated is None else stated
+    observations = prepared(observations, kind, stated)
     model = one_a_fit(families.named(family), observations.g, keys is not None)
     if not isinstance(options, IRLS):
         raise TypeError(f"options must be a jaxglm.IRLS, such as IRLS(max_iterations=50), not {options!r}")
@@ -174,7 +181,7 @@ def fit_observations(
     solution = fitting.fit(task, progress)
     if adjust is not None:
         solution = replace(solution, log_likelihood=solution.log_likelihood + adjust)
-    return finish(solution, model, names, keys, dropped, observations, table)
+    return concluded(finish(solution, model, names, keys, dropped, observations, table, task), kind, stated)
 
 
 def named_device(device: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 
 from jaxglm.errors import listed
 from jaxglm.status import Status, StatusWarning
+from jaxglm.weights import KINDS, Weights
 
 FORMATS = {"csv": ".csv", "csv.gz": ".csv.gz", "parquet": ".parquet", "arrow": ".arrow"}
 
@@ -39,7 +40,8 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("--by", action="append", default=[], metavar="COLUMN", help="a key column; repeat, or separate by commas")
     fit.add_argument("--theta", help="of negative_binomial: a number or a column")
     fit.add_argument("--power", help="of tweedie: a number or a column")
-    fit.add_argument("--weights", metavar="COLUMN", help="prior weights")
+    fit.add_argument("--weights", metavar="COLUMN", help="of rows; prior weights unless --weights-kind is given")
+    fit.add_argument("--weights-kind", default="prior", choices=KINDS, help="what weights mean")
     fit.add_argument("--offset", metavar="COLUMN", help="added to eta")
     fit.add_argument("--exposure", metavar="COLUMN", help="its logarithm is added to eta")
     fit.add_argument("--precision", default="float64", choices=["float64", "float32"])
@@ -125,7 +127,7 @@ def run_fit(arguments: argparse.Namespace) -> int:
             data,
             family,
             by=by or None,
-            weights=arguments.weights,
+            weights=None if arguments.weights is None else Weights(arguments.weights, arguments.weights_kind),
             offset=arguments.offset,
             exposure=arguments.exposure,
             precision=arguments.precision,

@@ -16,8 +16,8 @@ from jaxglm import distributions, overdispersion, tables, verdict, zero_inflatio
 from jaxglm.distributions import distribution_of
 from jaxglm.influence import Influence, cooks_bound, influence
 from jaxglm.irls.solution import is_lost
-from jaxglm.leverage import roots, unscaled
-from jaxglm.portions import by_group, column_sums, largest, of_rows, portions
+from jaxglm.leverage import known
+from jaxglm.portions import by_group, column_sums, largest, of_rows, portions, repeats
 from jaxglm.quantile_residuals import fitted_rows
 
 PORTION = 2**20  # rows looked at at a time
@@ -62,7 +62,7 @@ def table(result: Any) -> Any:
 
 def findings(result: Any, found: Checks) -> verdict.Findings:
     """What the fits know and what their rows say."""
-    known = result.family.dispersion is not None
+    is_known = result.family.dispersion is not None
     base = verdict.from_solution(result.solution, result.family.dispersion)
     degrees = result.solution.n_obs - result.solution.rank
     chance = np.where(np.isnan(found.overdispersion_z), found.pearson_p, found.overdispersion_p)
@@ -72,7 +72,7 @@ def findings(result: Any, found: Checks) -> verdict.Findings:
         many = (found.zeros_z > 0) & (found.zeros_p < verdict.CHANCE)
     return replace(
         base,
-        overdispersed=verdict.judged(found.pearson, degrees, chance) if known else base.overdispersed,
+        overdispersed=verdict.judged(found.pearson, degrees, chance) if is_known else base.overdispersed,
         zeros=np.where(many, found.zeros, 0.0),
         expected=np.where(many, found.zeros_expected, 0.0),
         influential=found.n_influential,
@@ -101,7 +101,8 @@ class Rows:
     def total(self, values: np.ndarray, which: np.ndarray | None = None) -> np.ndarray:
         """Sums over the rows of each group that are there, or over some of them; NaN where a fit has no estimates."""
         inside = self.present if which is None else which
-        sums = by_group(self.result._rows(), np.where(inside, values, 0.0))
+        rows = self.result._rows()
+        sums = by_group(rows, np.where(inside, values * repeats(rows), 0.0))
         return np.where(is_lost(self.result.solution.status), np.nan, sums)
 
 
@@ -144,7 +145,7 @@ def _influential(rows: Rows, ratio: np.ndarray) -> np.ndarray:
         bound = bound * np.fmax(ratio, 1.0)
     with np.errstate(invalid="ignore"):
         found = rows.present & (rows.measured.cooks_distance > of_rows(observations, bound))
-    return by_group(observations, found.astype(float)).astype(np.int64)
+    return by_group(observations, found * repeats(observations)).astype(np.int64)
 
 
 def _overdispersion(rows: Rows) -> np.ndarray:
@@ -175,16 +176,18 @@ def _zeros(rows: Rows) -> Zeros:
     if distribution is None or distribution.log_zero is None:
         nothing = np.full(len(result), np.nan)
         return Zeros(nothing, nothing, nothing, nothing)
-    observations, root = result._rows(), roots(unscaled(result))
+    observations, root = result._rows(), known(result).root
     zero = fitted.y == 0
     with np.errstate(divide="ignore", invalid="ignore"):
         log_p = distribution.log_zero(fitted)
     at_zero = zero_inflation.scores_of_zero(observations.family(result.family), rows.eta)
 
+    pulled = fitted.weights * repeats(observations)
+
     def statistic(make: Callable[..., zero_inflation.Terms]) -> np.ndarray:
         with np.errstate(invalid="ignore", over="ignore"):
             terms = make(zero, log_p, at_zero, fitted.weights)
-            crossed = column_sums(observations, np.where(rows.present, fitted.weights * terms.pull, 0.0))
+            crossed = column_sums(observations, np.where(rows.present, pulled * terms.pull, 0.0))
         taken = np.sum(np.einsum("gpq,gp->gq", root, crossed) ** 2, axis=1)
         return zero_inflation.statistic(rows.total(terms.numerator), rows.total(terms.variance), taken)
 

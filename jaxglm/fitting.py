@@ -51,9 +51,9 @@ CALLS = 8  # into which a job large enough is cut for each core, or for a GPU
 Progress = Callable[[int, int], None]
 
 
-def fit(task: Task, progress: Progress | None = None, plain: bool = True) -> Solution:
+def fit(task: Task, progress: Progress | None = None, plain: bool = True, limits: bool = True) -> Solution:
     """Fit every group. The fields of the `Solution` are NumPy arrays with a leading axis g. plain: whether there is a plain
-    pass first, which pays for many groups."""
+    pass first, which pays for many groups; limits: whether separation is proved and the limits of separated groups put in."""
     g = len(task.source.sizes)
     found = nothing(g, task.source.p)
     groups = np.flatnonzero(task.source.sizes > 0)
@@ -66,7 +66,7 @@ def fit(task: Task, progress: Progress | None = None, plain: bool = True) -> Sol
             _carefully(task, found, undecided, tried)
         else:
             _carefully(task, found, groups, groups)
-        for part in _portions(task, groups):
+        for part in _portions(task, groups) if limits else ():
             _separate(task, found, part)
     return reported(found)
 
@@ -118,7 +118,8 @@ def _layouts(task: Task, plain: bool) -> tuple[Layout, Layout]:
     return (SMALL if plain else FEW), LARGE
 
 
-def _calls(task: Task, groups: np.ndarray, plain: bool) -> list[Call]:
+def calls_of(task: Task, groups: np.ndarray, plain: bool) -> list[Call]:
+    """The calls in which groups of any sizes are worked on."""
     sizes = task.source.sizes
     many = sizes[groups] > MANY_ROWS
     small, large = _layouts(task, plain)
@@ -146,7 +147,7 @@ def _solve_call(task: Task, options: IRLS, plain: bool, call: Call) -> Solution:
 def _plain(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> None:
     """The plain pass over ragged groups."""
     plain, done = task.options.factorization == "auto", 0
-    calls = _calls(task, groups, plain)
+    calls = calls_of(task, groups, plain)
     work = partial(_solve_call, task, task.options, plain)
     for call, solution in zip(calls, in_threads(work, calls, task.device), strict=True):
         _store(found, call.members, solution)
@@ -165,7 +166,7 @@ def _carefully(task: Task, found: Solution, groups: np.ndarray, normal: np.ndarr
 
 
 def _solve_again(task: Task, found: Solution, groups: np.ndarray, factorization: str) -> None:
-    calls = _calls(task, groups, False)
+    calls = calls_of(task, groups, False)
     work = partial(_solve_call, task, replace(task.options, factorization=factorization), False)
     for call, solution in zip(calls, in_threads(work, calls, task.device), strict=True):
         _store(found, call.members, solution)
@@ -190,7 +191,7 @@ def _plain_crossed(task: Task, found: Solution, groups: np.ndarray, progress: Pr
     """The plain pass over fits with equally many rows."""
     source = task.source
     assert isinstance(source, Crossed)
-    size = _fits_in_a_call(source, len(groups), default_device())
+    size = fits_in_a_call(source, len(groups), default_device())
     parts = [groups[begin : begin + size] for begin in range(0, len(groups), size)]
     done = 0
     for members, solution in zip(parts, in_threads(partial(_crossed, task, size), parts, task.device), strict=True):
@@ -200,7 +201,7 @@ def _plain_crossed(task: Task, found: Solution, groups: np.ndarray, progress: Pr
             progress(done, len(groups))
 
 
-def _fits_in_a_call(source: Crossed, g: int, device: Any) -> int:
+def fits_in_a_call(source: Crossed, g: int, device: Any) -> int:
     """A power of two, so that few programs are compiled."""
     own = source.X.shape[-2] * (source.X.shape[-1] + 1 if source.X.ndim == 3 else 1)
     call, workers = (CALL, cores()) if device.platform == "cpu" else (CALL_ON_GPU, 1)

@@ -12,7 +12,8 @@ its fit, and sigma_i the residual scale that the deviance gives without the row,
     dfbetas         dfbeta / (sigma_i sqrt of the diagonal of (X'WX)^-1)
 
 A row with a hat value of 1 is fitted whatever its response is: its residuals over 1 - h are NaN and its dfbeta is 0, as in
-R. A row at the limit of a separated fit has no hat value, and so none of these; nor has a row of weight zero.
+R. A row at the limit of a separated fit has no hat value, and so none of these; nor has a row of weight zero. Where a row
+stands for several, the measures are those of one of them.
 
 The residual in a dfbeta has the sign of the working residual, which is that of the change. R takes the sign of y - mu, and
 so has the change with the wrong sign where the link falls, as gamma's and inverse Gaussian's own links do. R divides
@@ -32,7 +33,7 @@ import numpy as np
 from scipy import special
 
 from jaxglm.errors import did_you_mean
-from jaxglm.leverage import hat_values, unscaled
+from jaxglm.leverage import hat_values, known
 from jaxglm.residuals import RowQuantities
 
 RESIDUALS = ("deviance", "pearson")
@@ -126,17 +127,17 @@ def dfbeta(result: Any, type: str, scaled: bool) -> np.ndarray:
         raise ValueError(f"there is no dfbeta by {type!r} residuals.{did_you_mean(type, RESIDUALS)} Types: deviance, pearson")
     rows, made = result._rows(), result._quantities()
     found = influence(result, made)
-    matrices = unscaled(result)
-    known = np.isfinite(np.diagonal(matrices, axis1=1, axis2=2))
-    filled = np.where(known[:, :, None] & known[:, None, :], matrices, 0.0)
+    root = known(result).root
+    matrices = np.nan_to_num(np.matmul(root, np.swapaxes(root, 1, 2)))
     with np.errstate(invalid="ignore", divide="ignore"):
         towards = np.copysign(getattr(made, type), made.working)
         pull = np.where(found.hat == 1.0, 0.0, np.sqrt(made.working_weights) * towards / (1.0 - found.hat))
-        size = np.sqrt(np.diagonal(filled, axis1=1, axis2=2))
-        unit = np.where(known, 1.0 / size if scaled else 1.0, np.nan)
+        size = np.sqrt(np.diagonal(matrices, axis1=1, axis2=2))
+        has = (size > 0) & (result.solution.infinite == 0)
+        unit = np.where(has, 1.0 / size if scaled else 1.0, np.nan)
         if scaled:
             pull = pull / found.sigma
-    return _spread(rows, filled * unit[:, None, :], pull)
+    return _spread(rows, matrices * unit[:, None, :], pull)
 
 
 def _spread(rows: Any, matrices: np.ndarray, pull: np.ndarray) -> np.ndarray:

@@ -2,24 +2,51 @@
 
 h_i = w_i x_i' (X'WX)^-1 x_i with the working weights w at the estimates, the diagonal of the hat matrix of the last weighted
 least squares. With a root T of (X'WX)^-1 = T T' it is the squared length of T'x, times w, which does not cancel as the
-quadratic form does. They lie between 0 and 1 and add up to the rank of a fit without a penalty. A row of weight zero is not
-there and has 0; a row of a fit without estimates, or one that a separated fit moves to its limit, has NaN.
+quadratic form does. The root is that of the covariance, corrected once by the Gram matrix of the rows T'x, as in Cholesky QR
+done twice, so that its error grows with the condition number and not with its square. With a penalty P, X'WX + P stands in
+for X'WX.
 
-Source: R's `hatvalues.glm`; Pregibon, Logistic regression diagnostics (1981).
+Hat values lie between 0 and 1, and without a penalty add up to the rank. A row of weight zero is not there and has 0; a row
+of a fit without estimates, or one that a separated fit moves to its limit, has NaN.
+
+Sources: R's `hatvalues.glm`; Pregibon, Logistic regression diagnostics (1981); Yamamoto et al., Roundoff error analysis of
+the CholeskyQR2 algorithm (2015).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
+from jaxglm.designs import HIGHEST
+from jaxglm.family import Family
+from jaxglm.irls.working import working
 from jaxglm.linalg import cholesky
+from jaxglm.passes import over_fits
+from jaxglm.rows import Rows, Totals, fold
+from jaxglm.status import Status
+from jaxglm.task import Task
 
-PIECE = 2**14  # rows worked on at a time
 FULL = 1.0 - 1e-14  # a hat value from here on is 1, as R has it
+DEPENDENT = 1e-11  # of a column's square, what those before it leave of one that depends on them, where no covariance tells
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Known:
+    """What is known of a fit, or with a leading axis of many. coefficients: (p,), 0 where aliased; root: (p, p), T with
+    (X'WX)^-1 = T T', or nearly; penalty: (p,), zeros without one; n_obs, rank: numbers."""
+
+    coefficients: Any
+    root: Any
+    penalty: Any
+    n_obs: Any
+    rank: Any
 
 
 def hat_values(result: Any) -> np.ndarray:
@@ -34,47 +61,86 @@ def hat_values(result: Any) -> np.ndarray:
     [0.7, 0.3, 0.3, 0.7]
     """
     rows = result._rows()
-    prior, weights = rows.prior_weights(), result._quantities().working_weights
-    weights = np.where(np.isinf(result._eta()), np.nan, weights)
-    hat = np.where(prior == 0, 0.0, weights * _squared_lengths(rows, roots(unscaled(result))))
-    return np.where(hat > FULL, 1.0, hat)
+    weights, root = result._quantities().working_weights, known(result).root
+    hat = np.full(rows.shape, np.nan)
+    for part, X in rows.pieces():
+        z = X @ root[part] if rows.codes is None else (X[:, None, :] @ root[rows.codes[part]])[:, 0]
+        hat[part] = weights[part] * np.sum(z * z, axis=-1)
+    if rows.codes is not None:
+        hat[rows.codes < 0] = np.nan
+    hat = np.where(np.isinf(result._eta()), np.nan, hat)
+    return np.where(rows.prior_weights() == 0, 0.0, np.where(hat > FULL, 1.0, hat))
+
+
+def known(result: Any) -> Known:
+    """What is known of the fits of a `GLMResults`, the root exact; NaN where a fit has no estimates."""
+    first, solution = nearly_known(result), result.solution
+    has = (solution.status == Status.CONVERGED) | (solution.status == Status.SEPARATED)
+    root = over_fits(exact_root, at_limits(result), first)
+    return replace(first, root=np.where(has[:, None, None], root, np.nan))
+
+
+def nearly_known(result: Any) -> Known:
+    """The same before a look at the rows, from which `exact_root` makes the root exact."""
+    result._rows()
+    solution, task = result.solution, result.task
+    g, p = solution.coefficients.shape
+    penalty = np.zeros((g, p)) if task.penalty is None else np.broadcast_to(task.penalty, (g, p))
+    coefficients = np.where(np.isnan(solution.coefficients), 0.0, solution.coefficients)
+    return Known(coefficients, _roots_of(result), penalty, solution.n_obs.astype(float), solution.rank.astype(float))
+
+
+def at_limits(result: Any) -> Task:
+    """The task of a result, the rows that separated fits move to their limits left out: what they weigh there is nothing."""
+    task = result.task
+    if not result.solution.direction.any():
+        return task
+    rows = result._rows()
+    weights = np.where(np.isinf(result._eta()), 0.0, rows.prior_weights())
+    own = {"own": replace(rows.own, drop=False)} if rows.own is not None else {}
+    return replace(task, source=replace(task.source, weights=weights, **own))
+
+
+def exact_root(rows: Rows, family: Family, known: Known) -> Array:
+    """T with T T' = (X'WX + P)^-1 on the independent columns, of one fit from its rows, where `known.root` is nearly that."""
+
+    def look(part: Rows) -> Totals:
+        weights = working(family, part, part.eta(known.coefficients)).weights
+        z = whitened(part, known.root)
+        return Totals(jnp.matmul(z * weights, z.T, precision=HIGHEST))
+
+    gram = fold(rows, look).sums + jnp.matmul(known.root.T * known.penalty, known.root, precision=HIGHEST)
+    correction = cholesky(gram, DEPENDENT).unwhiten(jnp.eye(len(gram), dtype=gram.dtype))
+    return jnp.matmul(known.root, correction, precision=HIGHEST)
+
+
+def whitened(rows: Rows, root: Array) -> Array:
+    """T'x of every row, (p, n)."""
+    return jnp.matmul(root.T, rows.design.matrix().T, precision=HIGHEST)
 
 
 def unscaled(result: Any) -> np.ndarray:
-    """(X'WX)^-1 of every fit, (g, p, p): its covariance at dispersion 1, NaN where that is."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return result.solution.covariance / result.solution.dispersion[:, None, None]
+    """(X'WX + P)^-1 of every fit, (g, p, p), the covariance at dispersion 1; NaN where that is, or where dispersion is 0."""
+    if result.unscaled is not None:
+        return result.unscaled
+    dispersion = result.solution.dispersion[:, None, None]
+    return result.solution.covariance / np.where(dispersion > 0, dispersion, np.nan)
 
 
-def roots(matrices: np.ndarray) -> np.ndarray:
-    """T (g, p, p) with T T' the matrices, zero in the rows of terms that have no variance; NaN where a fit has none."""
+def _roots_of(result: Any) -> np.ndarray:
+    """T (g, p, p) from the covariances at dispersion 1, the unit matrix where these do not tell."""
+    matrices = unscaled(result)
     known = np.isfinite(np.diagonal(matrices, axis1=1, axis2=2))
     filled = np.where(known[:, :, None] & known[:, None, :], matrices, 0.0)
     with jax.enable_x64(True):
-        found = np.array(_roots(jnp.asarray(filled)))
-    found[~known.any(axis=1)] = np.nan
-    return found
+        roots = np.asarray(_roots(jnp.asarray(filled)))
+    tells = (result.solution.status == Status.CONVERGED) & known.any(axis=1) & np.isfinite(roots).all(axis=(1, 2))
+    columns = np.eye(matrices.shape[1]) * ~result.solution.aliased[:, None, :]
+    return np.where(tells[:, None, None], roots, columns)
 
 
 @jax.jit
 @jax.vmap
-def _roots(matrix: jax.Array) -> jax.Array:
+def _roots(matrix: Array) -> Array:
     factor = cholesky(matrix, 0.0)
     return jnp.where(factor.aliased[:, None] | factor.aliased, 0.0, factor.upper.T * factor.lengths[:, None])
-
-
-def _squared_lengths(rows: Any, roots: np.ndarray) -> np.ndarray:
-    """|T'x|^2 of every row, with its group's T."""
-    out = np.full(rows.shape, np.nan)
-    if rows.codes is not None:
-        for begin in range(0, len(rows.codes) if rows.g else 0, PIECE):
-            part = slice(begin, begin + PIECE)
-            code = rows.codes[part]
-            z = np.matmul(rows.X[part, None, :], roots[code])[:, 0]
-            out[part] = np.where(code < 0, np.nan, np.sum(z * z, axis=1))
-        return out
-    for k in range(rows.g):
-        X = rows.X if rows.X.ndim == 2 else rows.X[k]
-        X = X if rows.own is None else np.column_stack([X, rows.own.numbers(k)])
-        out[k] = np.sum((X @ roots[k]) ** 2, axis=1)
-    return out

@@ -26,6 +26,7 @@ from jaxglm.observations import Observations, log_exposure
 from jaxglm.penalty import Ridge
 from jaxglm.results import GLMResults, Table
 from jaxglm.tables import RESERVED
+from jaxglm.weights import split
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,10 @@ def glm(
     data: a pandas, polars or pyarrow table, a duckdb relation, or a dict of columns. family: a name or a value of
     `jaxglm.families`, whose theta or power may be the name of a column that is constant within groups. by: key columns;
     each combination that occurs gets its own fit. responses: a table or an array (rows, responses); each of its columns
-    gets its own fit of the one design. weights (prior), offset (added to eta), exposure (its logarithm is added): names
-    of columns, or arrays. missing: "drop" leaves out rows with a missing value in anything that is used, and counts them;
-    "invalid" keeps them, and their group gets the status INVALID_DATA. names: of the terms, in place of the formula's.
+    gets its own fit of the one design. weights (prior, or a `Weights`), offset (added to eta), exposure (its logarithm is
+    added): names of columns, or arrays. missing: "drop" leaves out rows with a missing value in anything that is used, and
+    counts them; "invalid" keeps them, and their group gets the status INVALID_DATA. names: of the terms, in place of the
+    formula's.
     progress: called with the numbers of fits done and of all. The others are those of `jaxglm.fit`.
 
     Raises ValueError and TypeError for formulas, names and types that do not fit; never for values in rows.
@@ -90,7 +92,7 @@ def glm(
     >>> fit["a"].coefficients.round(4).tolist()
     [-0.1851, 0.7736]
     """
-    frame = frames.frame(data)
+    frame, (weights, kind) = frames.frame(data), split(weights)
     by = [] if by is None else [by] if isinstance(by, str) else list(by)
     _check_request(by, responses is not None, missing)
     model = families.named(family)
@@ -116,7 +118,7 @@ def glm(
         levels=made.levels,
         unnamed_offset=any(given is not None and not isinstance(given, str) for given in (offset, exposure)),
     )
-    rest = {"start": start, "penalty": penalty, "options": options, "precision": precision, "device": device}
+    rest = {"start": start, "penalty": penalty, "options": options, "precision": precision, "device": device, "kind": kind}
     if responses is not None:
         keys, observations, dropped = _many_responses(made, columns, responses, used, missing)
         if missing == "invalid" and not everything:
@@ -126,6 +128,8 @@ def glm(
     dropped = np.bincount(columns.codes[columns.missing & columns.present], minlength=columns.g)
     if missing == "invalid" and dropped.any():
         observations, dropped, about = _with_missing(observations, columns, used), dropped * 0, replace(about, used=None)
+    if columns.weights is not None:
+        rest["stated"] = columns.weights if about.used is None else columns.weights[used]
     adjust = _choose(made, columns, used) if model.log_likelihood is not None else None
     return fit_observations(
         observations, model, names, columns.keys, dropped, table=about, progress=progress, adjust=adjust, **rest

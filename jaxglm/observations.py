@@ -6,12 +6,14 @@ with rows of their own, (g, n, p). One fit is the first shape with one group.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from jaxglm.family import Family
+from jaxglm.groups import sort_rows
 from jaxglm.irls.solution import Solution, is_lost
 from jaxglm.limits import infinite_eta
 from jaxglm.packing import Crossed, Features, Source, Stacked
@@ -23,7 +25,8 @@ PIECE = 2**17  # rows worked on at a time
 class Observations:
     """X: (N, p), (n, p) or (g, n, p); own: a last column of each fit's own, or None; y, weights, offset: shapes
     that broadcast to that of the rows, the latter two also None; codes: (N,) where each row belongs to one group, -1
-    where to none, else None; g: the number of groups."""
+    where to none, else None; g: the number of groups; frequencies: how many rows each stands for, a shape as that of
+    weights, of which they are a factor, or None."""
 
     X: np.ndarray
     y: np.ndarray
@@ -32,6 +35,7 @@ class Observations:
     codes: np.ndarray | None
     g: int
     own: Features | None = None
+    frequencies: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -46,6 +50,19 @@ class Observations:
         """Prior weights in the shape of the rows, zero where a row is not there."""
         weights = self.rows(self.weights, 1.0)
         return weights if self.own is None else self.own.weights(weights, slice(None))
+
+    def unit_weights(self) -> np.ndarray:
+        """Prior weights of each of the rows that a row stands for."""
+        weights = self.prior_weights()
+        if self.frequencies is None:
+            return weights
+        return np.where(weights == 0, 0.0, weights / np.where(weights == 0, 1.0, self.frequencies))
+
+    def by_row(self, values: np.ndarray) -> np.ndarray:
+        """Values of the fits, (g,), to be broadcast against the rows."""
+        if self.codes is None:
+            return values[:, None]
+        return values[np.maximum(self.codes, 0)] if self.g else np.full(self.shape, np.nan)
 
     def family(self, family: Family) -> Family:
         """The family with its parameters broadcast against the rows."""
@@ -74,6 +91,23 @@ class Observations:
             return Stacked(self.X, self.y, self.weights, self.offset, sort.order, sort.starts, sort.sizes)
         return Crossed(self.X, self.y, self.weights, self.offset, self.g, self.own)
 
+    def sorted_source(self) -> Source:
+        """The same, rows with codes sorted by them."""
+        return self.source(None if self.codes is None else sort_rows(self.codes, self.g))
+
+    def pieces(self) -> Iterator[tuple[Any, np.ndarray]]:
+        """All rows, some at a time: which (an index into row-wise quantities) and their X, (m, p), or (b, n, p) of b fits."""
+        if self.codes is not None:
+            for begin in range(0, len(self.codes) if self.g else 0, PIECE):
+                yield slice(begin, begin + PIECE), self.X[begin : begin + PIECE]
+            return
+        n, p = self.X.shape[-2:]
+        size = max(1, PIECE // max(1, n))
+        for begin in range(0, self.g, size):
+            part = slice(begin, min(begin + size, self.g))
+            X = np.broadcast_to(self.X, (part.stop - begin, n, p)) if self.X.ndim == 2 else self.X[part]
+            yield part, X if self.own is None else np.concatenate([X, self.own.numbers(part)[..., None]], axis=-1)
+
     def one(self, k: int) -> Observations:
         """The rows of one group."""
         if self.codes is not None:
@@ -82,7 +116,8 @@ class Observations:
             def pick(values: np.ndarray | None) -> Any:
                 return None if values is None else np.broadcast_to(values, self.shape)[inside]
 
-            return Observations(self.X[inside], pick(self.y), pick(self.weights), pick(self.offset), self.codes[inside] * 0, 1)
+            rest = {"codes": self.codes[inside] * 0, "g": 1, "frequencies": pick(self.frequencies)}
+            return Observations(self.X[inside], pick(self.y), pick(self.weights), pick(self.offset), **rest)
 
         def row(values: np.ndarray | None) -> Any:
             return values if values is None or values.ndim < 2 else values[k]
@@ -92,8 +127,8 @@ class Observations:
         if self.own is not None:
             X = np.column_stack([X, self.own.numbers(k)])
             weights = self.own.weights(np.ones(len(X)) if weights is None else weights, k)
-        codes = np.zeros(len(X), np.int64)
-        return replace(self, X=X, y=row(self.y), weights=weights, offset=row(self.offset), codes=codes, g=1, own=None)
+        rest = {"codes": np.zeros(len(X), np.int64), "g": 1, "own": None, "frequencies": row(self.frequencies)}
+        return replace(self, X=X, y=row(self.y), weights=weights, offset=row(self.offset), **rest)
 
 
 def counted(solution: Solution) -> np.ndarray:

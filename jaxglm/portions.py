@@ -44,6 +44,8 @@ def portions(result: Any, size: int) -> Iterator[Any]:
 
 
 def _part(result: Any, groups: slice, observations: Observations) -> Any:
+    source = observations.sorted_source()
+    index = np.arange(groups.start, groups.stop)
     return replace(
         result,
         solution=jax.tree.map(lambda leaf: leaf[groups], result.solution),
@@ -51,6 +53,10 @@ def _part(result: Any, groups: slice, observations: Observations) -> Any:
         observations=observations,
         dropped=result.dropped[groups],
         table=None,
+        task=result.task.subset(source, index),
+        degrees=None if result.degrees is None else result.degrees[groups],
+        unscaled=None if result.unscaled is None else result.unscaled[groups],
+        bootstrapped=None,
     )
 
 
@@ -61,7 +67,7 @@ def _crossed(rows: Observations, groups: slice) -> Observations:
         return values if values is None or np.ndim(values) == axes else values[groups]
 
     own = None if rows.own is None else Features(rows.own.values[groups], rows.own.code, rows.own.drop)
-    given = {name: part(getattr(rows, name), 1) for name in ("y", "weights", "offset")}
+    given = {name: part(getattr(rows, name), 1) for name in ("y", "weights", "offset", "frequencies")}
     return replace(rows, X=part(rows.X, 2), own=own, g=groups.stop - groups.start, **given)
 
 
@@ -71,8 +77,13 @@ def _stacked(rows: Observations, index: np.ndarray, codes: np.ndarray, g: int) -
     def part(values: Any) -> Any:
         return None if values is None else np.broadcast_to(values, rows.shape)[index]
 
-    given = {name: part(getattr(rows, name)) for name in ("y", "weights", "offset")}
+    given = {name: part(getattr(rows, name)) for name in ("y", "weights", "offset", "frequencies")}
     return replace(rows, X=rows.X[index], codes=codes, g=g, **given)
+
+
+def repeats(rows: Observations) -> np.ndarray | float:
+    """How many equal rows each row stands for."""
+    return 1.0 if rows.frequencies is None else np.broadcast_to(rows.frequencies, rows.shape)
 
 
 def of_rows(rows: Observations, values: np.ndarray) -> np.ndarray:

@@ -185,15 +185,16 @@ def with_errors(result: Any, request: Request, type: str, level: float) -> Predi
     covariance = np.where(missing[:, :, None] | missing[:, None, :], 0.0, result.solution.covariance)
     if codes is not None:
         variance = _quadratic(request.X, covariance, codes)
-        degrees = result.solution.n_obs[codes] - result.solution.rank[codes]
     else:
         X = np.broadcast_to(request.X, (len(result), *request.X.shape[-2:]))
         variance = np.empty(X.shape[:2])
         for k in range(len(result)):
             variance[k] = _quadratic(X[k], covariance, np.full(X.shape[1], k))
-        degrees = (result.solution.n_obs - result.solution.rank)[:, None]
+    degrees = result._degrees()
+    if degrees is not None and codes is not None:
+        degrees = degrees[codes, 0]
     error = np.where(np.isfinite(eta), np.sqrt(variance), np.nan)
-    half = wald.quantile(level, degrees if result.family.dispersion is None else None) * error
+    half = wald.quantile(level, degrees) * error
     low, high = eta - half, eta + half
     if type == "link":
         return Prediction(eta, error, low, high)

@@ -69,7 +69,7 @@ def fitted_rows(result: Any, eta: np.ndarray) -> Rows:
         y=rows.rows(rows.y, 0.0),
         mu=mu,
         complement=complement,
-        weights=rows.prior_weights(),
+        weights=rows.unit_weights(),
         dispersion=np.broadcast_to(dispersion[:, None] if rows.codes is None else dispersion, rows.shape),
         parameters={name: np.broadcast_to(np.asarray(value), rows.shape) for name, value in family.parameters.items()},
     )

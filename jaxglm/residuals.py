@@ -84,6 +84,17 @@ def _quantities(family: Family, y: jax.Array, weights: jax.Array, eta: jax.Array
     )
 
 
+def scores(family: Family, y: np.ndarray, weights: np.ndarray, eta: np.ndarray) -> np.ndarray:
+    """Minus half the derivative of the deviance by eta of each row, zero at a limit and where a row is not there."""
+    with jax.enable_x64(True):
+        return np.asarray(_scores(typed(family, np.float64), *map(jnp.asarray, (y, weights, eta))))
+
+
+@jax.jit
+def _scores(family: Family, y: jax.Array, weights: jax.Array, eta: jax.Array) -> jax.Array:
+    return jnp.where(jnp.isinf(eta) | (weights == 0), 0.0, weights * family.score_at(y, family.link.mean(eta)))
+
+
 def require_type(type: str) -> None:
     """Raise ValueError for an unknown type of residuals."""
     if type not in TYPES:

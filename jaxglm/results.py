@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from jaxglm import prediction, storage, summary, tables, wald
+from jaxglm.bootstrap import Bootstrap, interval
 from jaxglm.errors import UnknownGroupError
 from jaxglm.family import Family
 from jaxglm.groups import Groups
@@ -23,6 +24,9 @@ from jaxglm.irls.solution import Solution
 from jaxglm.observations import Observations
 from jaxglm.residuals import RowQuantities, means, require_type, row_quantities
 from jaxglm.status import Method, Status
+from jaxglm.task import Task
+
+OF_COVARIANCE = ("degrees", "unscaled", "bootstrapped")  # fields by group, or None
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class GLMResults(Inference):
 
     With many fits, every array has a leading axis g; with one, there is none and scalars are plain. p coefficients.
 
+    covariance_type: how `covariance` was made: "model", that of the expected information, or what `robust` or `bootstrap`
+    put in its place. Behind it, (g, ...) in every case: degrees, of freedom of t statistics where the covariance is not the
+    model's, None for z; unscaled, the model's covariance at dispersion 1 where `solution` no longer has it. weights_kind:
+    what weights mean, see `jaxglm.Weights`; bootstrapped: the replicates.
+
     >>> import jaxglm
     >>> fit = jaxglm.fit([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0], [1.0, 3.0]], [1, 2, 3, 9], family="poisson")
     >>> fit.coefficients.round(4).tolist(), fit.status.label
@@ -66,6 +75,12 @@ class GLMResults(Inference):
     table: Table | None = None
     n_unassigned: int = 0
     has_offset: bool = False
+    task: Task | None = None
+    covariance_type: str = "model"
+    degrees: np.ndarray | None = None
+    unscaled: np.ndarray | None = None
+    weights_kind: str = "prior"
+    bootstrapped: Bootstrap | None = None
 
     @property
     def many(self) -> bool:
@@ -165,7 +180,7 @@ class GLMResults(Inference):
 
     @property
     def n_obs(self) -> Any:
-        """Rows of nonzero weight."""
+        """Rows of nonzero weight; with frequencies, the rows that they stand for."""
         return self._squeezed(self.solution.n_obs)
 
     @property
@@ -203,6 +218,8 @@ class GLMResults(Inference):
 
     def _degrees(self) -> np.ndarray | None:
         """Degrees of freedom of t statistics (g, 1), None where they are z."""
+        if self.covariance_type != "model":
+            return None if self.degrees is None else self.degrees[:, None]
         return (self.solution.n_obs - self.solution.rank)[:, None] if self.family.dispersion is None else None
 
     @property
@@ -222,9 +239,11 @@ class GLMResults(Inference):
         return self._squeezed(wald.log10_p_values(np.atleast_2d(self.statistics), self._degrees()))
 
     def conf_int(self, level: float = 0.95) -> np.ndarray:
-        """(p, 2): Wald intervals, on the scale of the coefficients. Raises ValueError for a level outside (0, 1)."""
+        """(p, 2): Wald intervals, or a bootstrap's, of the coefficients. Raises ValueError for a level outside (0, 1)."""
         half = wald.quantile(level, self._degrees()) * wald.standard_errors(self.solution.covariance)
-        center = self.solution.coefficients
+        center, made = self.solution.coefficients, self.bootstrapped
+        if made is not None and made.intervals != "normal":
+            return self._squeezed(interval(made, center, level))
         return self._squeezed(np.stack([center - half, center + half], axis=-1))
 
     def _rows(self) -> Observations:
@@ -251,7 +270,7 @@ class GLMResults(Inference):
     def _quantities(self) -> RowQuantities:
         rows = self._rows()
         offset = rows.rows(rows.offset, 0.0)
-        return row_quantities(rows.family(self.family), rows.rows(rows.y, 0.0), rows.prior_weights(), self._eta(), offset)
+        return row_quantities(rows.family(self.family), rows.rows(rows.y, 0.0), rows.unit_weights(), self._eta(), offset)
 
     @property
     def linear_predictor(self) -> np.ndarray:
@@ -342,19 +361,20 @@ class GLMResults(Inference):
     def one(self, position: int) -> GLMResults:
         """The result at a position of the leading axis."""
         position = position % len(self)
+        part = slice(position, position + 1)
         observations = None if self.observations is None else self.observations.one(position)
-        table = self.table
-        if table is not None:
-            table = replace(table, data=None, used=None, by=())
-        return GLMResults(
-            solution=jax.tree.map(lambda leaf: leaf[position : position + 1], self.solution),
+        table = None if self.table is None else replace(self.table, data=None, used=None, by=())
+        return replace(
+            self,
+            solution=jax.tree.map(lambda leaf: leaf[part], self.solution),
             family=jax.tree.map(lambda leaf: leaf if np.ndim(leaf) == 0 else np.asarray(leaf)[position], self.family),
-            names=self.names,
             keys=None,
-            dropped=self.dropped[position : position + 1],
+            dropped=self.dropped[part],
             observations=observations,
             table=table,
-            has_offset=self.has_offset,
+            n_unassigned=0,
+            task=None if self.task is None or observations is None else self.task.one(position, observations.sorted_source()),
+            **{name: jax.tree.map(lambda leaf: leaf[part], getattr(self, name)) for name in OF_COVARIANCE},
         )
 
     def save(self, path: Any) -> None:
@@ -370,10 +390,11 @@ def finish(
     dropped: np.ndarray,
     observations: Observations,
     table: Table | None = None,
+    task: Task | None = None,
 ) -> GLMResults:
     """The result of a call, and its one warning about fits that did not converge."""
     unassigned = 0 if keys is None else keys.n_missing
     has_offset = observations.offset is not None if table is None else table.unnamed_offset
-    result = GLMResults(solution, model, list(names), keys, dropped, observations, table, unassigned, has_offset)
+    result = GLMResults(solution, model, list(names), keys, dropped, observations, table, unassigned, has_offset, task)
     summary.warn(result)
     return result

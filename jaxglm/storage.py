@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from jaxglm import families, links
+from jaxglm.bootstrap import Bootstrap
 from jaxglm.family import Family
 from jaxglm.groups import Groups
 from jaxglm.irls.solution import Solution
@@ -35,9 +36,18 @@ def save(result: Any, path: Any) -> None:
         "positional": result.keys is not None and result.keys.positional,
         "n_unassigned": int(result.n_unassigned),
         "has_offset": bool(result.has_offset),
+        "covariance_type": result.covariance_type,
+        "weights_kind": result.weights_kind,
     }
     arrays = {f"solution_{f.name}": getattr(result.solution, f.name) for f in dataclasses.fields(Solution)}
     arrays["dropped"] = result.dropped
+    if result.degrees is not None:
+        arrays["degrees"] = result.degrees
+    if result.bootstrapped is not None:
+        meta["intervals"] = result.bootstrapped.intervals
+        arrays["replicates"] = result.bootstrapped.coefficients
+        if result.bootstrapped.acceleration is not None:
+            arrays["acceleration"] = result.bootstrapped.acceleration
     arrays |= {f"family_{name}": np.asarray(value) for name, value in family.parameters.items()}
     if result.keys is not None:
         for i, key in enumerate(result.keys.keys):
@@ -105,7 +115,17 @@ def load(path: Any, family: Family | None = None) -> Any:
         table=table,
         n_unassigned=meta["n_unassigned"],
         has_offset=meta["has_offset"],
+        covariance_type=meta.get("covariance_type", "model"),
+        degrees=arrays.get("degrees"),
+        weights_kind=meta.get("weights_kind", "prior"),
+        bootstrapped=_bootstrap(meta, arrays),
     )
+
+
+def _bootstrap(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Bootstrap | None:
+    if "intervals" not in meta:
+        return None
+    return Bootstrap(arrays["replicates"], arrays.get("acceleration"), meta["intervals"])
 
 
 def _family(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Family:

@@ -56,6 +56,16 @@ def text(result: Any) -> str:
     return "\n".join(_many(result) if result.many else _one(result))
 
 
+def _covariance(result: Any) -> list[str]:
+    """What weights mean, and what errors and tests rest on, where that is not as usual."""
+    weights = [] if result.weights_kind == "prior" else [f"Weights: {result.weights_kind}"]
+    if result.covariance_type == "model":
+        return weights
+    degrees = result._degrees()
+    known = "" if degrees is None or result.many else f", on {degrees[0, 0]:g} degrees of freedom"
+    return [*weights, f"Covariance: {result.covariance_type}, statistics {'z' if degrees is None else 't'}{known}"]
+
+
 def _head(result: Any) -> list[str]:
     head = f"Generalized linear model: {result.family.name} family, {result.family.link.name} link"
     formula = getattr(getattr(result.table, "design", None), "formula", None)
@@ -63,7 +73,7 @@ def _head(result: Any) -> list[str]:
 
 
 def _one(result: Any) -> list[str]:
-    statistic = "t" if result.family.dispersion is None else "z"
+    statistic = "z" if result._degrees() is None else "t"
     errors, statistics, p = result.standard_errors, result.statistics, result.p_values
     known = counted(result.solution)[0]
     width = max([len(name) for name in result.names] + [4])
@@ -79,6 +89,7 @@ def _one(result: Any) -> list[str]:
     how = "known" if result.family.dispersion is not None else "estimated"
     lines += [
         "",
+        *_covariance(result),
         f"Dispersion ({how}): {result.dispersion:.6g}",
         f"Null deviance:     {result.null_deviance:.6g} on {result.df_null} degrees of freedom",
         f"Residual deviance: {result.deviance:.6g} on {result.df_residual} degrees of freedom",
@@ -100,6 +111,7 @@ def _many(result: Any) -> list[str]:
     dropped = int(np.sum(result.dropped))
     if dropped or result.n_unassigned:
         lines.append(f"Left out: {dropped} rows with missing values, {result.n_unassigned} without a group")
+    lines += _covariance(result)
     lines += ["", "Status:"]
     for status, count in counts(result):
         lines.append(f"  {status.label:15} {count:8d}  {status.message.split('. ')[0].rstrip('.')}.")

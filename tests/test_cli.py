@@ -118,6 +118,10 @@ def test_by_columns(capfdbinary, counts, by):
 
 ARGUMENTS = {
     "weights": (["--family", "poisson", "--weights", "w"], {"family": "poisson", "weights": "w"}),
+    "weights_kind": (
+        ["--family", "poisson", "--weights", "w", "--weights-kind", "sampling"],
+        {"family": "poisson", "weights": jaxglm.Weights("w", "sampling")},
+    ),
     "offset": (["--family", "poisson", "--offset", "log_days"], {"family": "poisson", "offset": "log_days"}),
     "exposure": (["--family", "poisson", "--exposure", "days"], {"family": "poisson", "exposure": "days"}),
     "link": (["--family", "poisson", "--link", "sqrt"], {"family": jaxglm.families.Poisson("sqrt")}),

@@ -29,11 +29,11 @@ LAYERS = [
     "irls.plain irls.solve irls.alike irls.blocks irls.many irls.ragged "
     "irls.fused irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled "
     "irls.fused.kernel irls.fused.launch irls.fused.guard",
-    "check separation packing task kernels ends limits fitting",
-    "groups observations wald residuals leverage influence log_tails distributions quantile_residuals portions "
-    "overdispersion zero_inflation verdict columns frames formula_parsing formula prediction tables diagnostics summary "
-    "storage "
-    "pictures pictures.canvas pictures.terms pictures.states pictures.rows diagnosed pictured inference results",
+    "check separation packing task kernels ends limits fitting passes",
+    "groups observations wald residuals leverage sandwich bootstrap robust weights influence log_tails distributions "
+    "quantile_residuals portions overdispersion zero_inflation verdict columns frames formula_parsing formula prediction "
+    "tables diagnostics summary storage pictures pictures.canvas pictures.terms pictures.states pictures.rows diagnosed "
+    "pictured inference results",
     "arrays",
     "datasets files model",
     "demo cli jaxglm __main__",
@@ -47,8 +47,8 @@ PLACES = {  # where an outside library may be imported, at the top of the module
     "pandas": {"columns", "datasets", "formula", "frames"},
     "polars": {"columns"},
     "scipy": {
-        "groups", "model", "separation", "wald", "influence", "log_tails", "distributions", "quantile_residuals",
-        "overdispersion",
+        "bootstrap", "groups", "model", "sandwich", "separation", "wald", "influence", "log_tails", "distributions",
+        "quantile_residuals", "overdispersion",
     },
     "matplotlib": {"pictures.canvas"},
     "duckdb": set(),

@@ -171,6 +171,7 @@ def test_perfect_fits():
     fit = jaxglm.fit(design, y)
     assert fit.verdict.tolist() == ["perfect fit"] * 3 + ["ok"]
     assert fit.diagnostics()["verdict"].tolist()[3] == "ok"
+    np.testing.assert_allclose(fit.influence().hat.sum(axis=1), 2.0, rtol=1e-9)
     large = jaxglm.fit(design, 1e9 + RNG.normal(size=12))
     assert large.verdict == "ok"
 
@@ -229,3 +230,14 @@ def test_what_needs_rows_says_so(tmp_path, many):
     )
     with pytest.raises(ValueError, match="the family 'mine' is none of jaxglm's that has one"):
         jaxglm.fit(X[:, :1], Y[0] + 1.0, family=own).quantile_residuals()
+
+
+def test_frequencies_are_repeated_rows():
+    f, y = RNG.integers(1, 4, N), COUNTS["wide"]
+    one = jaxglm.fit(X, y, family="poisson", weights=jaxglm.Weights(f.astype(float), "frequency"))
+    other = jaxglm.fit(np.repeat(X, f, 0), np.repeat(y, f), family="poisson")
+    assert_same(one.diagnostics(), other.diagnostics(), list(one.diagnostics().columns))
+    first = np.cumsum(f) - f
+    for name in ("hat", "sigma", "cooks_distance", "residual_studentized"):
+        np.testing.assert_allclose(getattr(one.influence(), name), getattr(other.influence(), name)[first], rtol=1e-9)
+    np.testing.assert_allclose(one.dfbetas(), other.dfbetas()[first], rtol=1e-8, atol=1e-12)

@@ -7,6 +7,7 @@ and stops when the last block is done. `jaxglm.packing` makes the tiles.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -61,15 +62,24 @@ def solve_tiles(options: IRLS, plain: bool, tiles: Tiles, lanes: Lanes, *, arriv
     """Solve every block; plain: what normal equations solve in a few passes, the rest being `undecided`; arrived: whether
     such passes have led to the starts. All fields of the `Solution` have leading axes (T, lanes); beyond n_blocks they are
     zero."""
-    prepared = _prepare(tiles, lanes.family)
 
-    def fit(rows: Rows, chunks: Chunks, lane: Lanes, scale: Array) -> Solution:
-        part = Rows(rows.design, rows.y, rows.weights, rows.offset, chunks)
-        problem = pose(part, lane.family, scale, lane.penalty, lane.start, watched=not plain)
+    def fit(rows: Rows, lane: Lanes, scale: Array) -> Solution:
+        problem = pose(rows, lane.family, scale, lane.penalty, lane.start, watched=not plain)
         return solve_plain(problem, options, arrived) if plain else solve_problem(problem, options)
 
+    return over_blocks(fit, tiles, lanes.family, lanes)
+
+
+def over_blocks(one: Callable[[Rows, Any, Array], Any], tiles: Tiles, family: Family, lanes: Any) -> Any:
+    """`one` of every fit, block by block: of its rows, of its part of `lanes` and of its scale. family: has leading axes (T,
+    lanes), as all of `lanes` and what comes out."""
+    prepared = _prepare(tiles, family)
+
+    def fit(rows: Rows, chunks: Chunks, lane: Any, scale: Array) -> Any:
+        return one(Rows(rows.design, rows.y, rows.weights, rows.offset, chunks), lane, scale)
+
     @jax.jit  # so that asking for shapes and doing the work are traced once
-    def block(index: Array) -> Solution:
+    def block(index: Array) -> Any:
         chunks = Chunks(tiles.first[index], tiles.count[index])
         lane = jax.tree.map(lambda leaf: leaf[index], lanes)
         # Every array of rows has its lanes second, after the chunks, so that a chunk of all lanes is one slice.
@@ -80,7 +90,7 @@ def solve_tiles(options: IRLS, plain: bool, tiles: Tiles, lanes: Lanes, *, arriv
     shapes = jax.eval_shape(block, none)
     empty = jax.tree.map(lambda leaf: jnp.zeros((total, *leaf.shape), leaf.dtype), shapes)
 
-    def next_block(index: Array, found: Solution) -> Solution:
+    def next_block(index: Array, found: Any) -> Any:
         return jax.tree.map(lambda out, leaf: out.at[index].set(leaf), found, block(index))
 
     return jax.lax.fori_loop(none, tiles.n_blocks, next_block, empty)
