@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from jaxglm import robust
+from jaxglm.diagnosed import Diagnosed
+from jaxglm.pictured import Pictured
 
 
-class Inference:
+class Inference(Diagnosed, Pictured):
     """Methods that `GLMResults` has for tests, intervals and further looks at its fits."""
 
     def robust(

@@ -64,8 +64,9 @@ def _quantities(family: Family, y: jax.Array, weights: jax.Array, eta: jax.Array
     mean = family.link.mean(eta)
     unit, score, weight = family.unit_deviance_at(y, mean), family.score_at(y, mean), family.weight_at(mean)
     limit = jnp.isinf(eta)
-    # (y - mu) / sqrt(V) as score / sqrt(weight), which does not cancel where mu is next to y.
-    pearson = score * jax.lax.rsqrt(jnp.where(weight > 0, weight, 1.0)) * jnp.sqrt(weights)
+    # (y - mu) / sqrt(V) as score / sqrt(weight), which does not cancel where mu is next to y; the score has the sign of y - mu
+    # only where the link rises.
+    pearson = jnp.sign(mean.dmu_deta) * score * jax.lax.rsqrt(jnp.where(weight > 0, weight, 1.0)) * jnp.sqrt(weights)
     working = jnp.where(weight > 0, score / jnp.where(weight > 0, weight, 1.0), jnp.nan)
     valid = jnp.isfinite(y) & ~jnp.isnan(eta)
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from jaxglm.errors import listed
+from jaxglm.influence import influence
 from jaxglm.status import Status
 
 SCALARS = (
     "deviance", "null_deviance", "log_likelihood", "aic", "bic", "dispersion", "theta", "df_residual", "df_null", "rank",
-    "n_obs", "n_iterations", "status", "converged", "method", "n_dropped",
+    "n_obs", "n_iterations", "status", "converged", "method", "n_dropped", "verdict",
 )  # fmt: skip
 TERMS = ("term", "estimate", "std_error", "statistic", "p_value", "log10_p", "conf_low", "conf_high", "status")
 ROWS = ("y", "weight", "offset")
@@ -50,9 +51,12 @@ def tidy(result: Any, level: float, exponentiate: bool) -> Any:
 
 def glance(result: Any) -> Any:
     """See `GLMResults.glance`."""
+    from jaxglm import frames
+
     columns = _keys(result, 1)
+    encoded = {"status": lambda: _status(result, 1), "verdict": lambda: frames.Encoded(*result._verdicts())}
     for name in SCALARS:
-        columns[name] = _status(result, 1) if name == "status" else np.atleast_1d(getattr(result, name))
+        columns[name] = encoded[name]() if name in encoded else np.atleast_1d(getattr(result, name))
     return _build(result, columns)
 
 
@@ -61,6 +65,7 @@ def augment(result: Any) -> Any:
     from jaxglm import frames
 
     made = result._quantities()
+    measured = influence(result, made)
     quantities = {
         "fitted": result.fitted,
         "linear_predictor": result.linear_predictor,
@@ -69,6 +74,10 @@ def augment(result: Any) -> Any:
         "residual_response": result._in_rows(made.response),
         "residual_working": result._in_rows(made.working),
         "working_weight": result._in_rows(made.working_weights),
+        "hat": result._in_rows(measured.hat),
+        "residual_standardized": result._in_rows(measured.residual_standardized),
+        "residual_studentized": result._in_rows(measured.residual_studentized),
+        "cooks_distance": result._in_rows(measured.cooks_distance),
     }
     if result.table is not None and result.table.data is not None and result.observations.codes is not None:
         return frames.with_columns(frames.frame(result.table.data), quantities)

@@ -31,8 +31,10 @@ LAYERS = [
     "irls.lanes irls.lanes.code irls.lanes.functions irls.lanes.translate irls.lanes.program irls.lanes.kernel "
     "irls.lanes.machine irls.lanes.run irls.lanes.guard",
     "check separation packing task kernels large ends limits fitting passes",
-    "groups observations wald residuals leverage sandwich bootstrap robust weights columns frames formula_parsing formula "
-    "prediction tables summary storage inference results",
+    "groups observations wald residuals leverage sandwich bootstrap robust weights influence log_tails distributions "
+    "quantile_residuals portions overdispersion zero_inflation verdict columns frames formula_parsing formula prediction "
+    "tables diagnostics summary storage pictures pictures.canvas pictures.terms pictures.states pictures.rows diagnosed "
+    "pictured inference results",
     "arrays",
     "datasets files model",
     "demo cli jaxglm __main__",
@@ -46,8 +48,20 @@ PLACES = {  # where an outside library may be imported, at the top of the module
     "pandas": {"columns", "datasets", "formula", "frames"},
     "polars": {"columns"},
     "llvmlite": {"irls.lanes.machine"},
-    "scipy": {"bootstrap", "groups", "model", "sandwich", "separation", "wald"},
-    "matplotlib": set(),
+    "scipy": {
+        "bootstrap",
+        "distributions",
+        "groups",
+        "influence",
+        "log_tails",
+        "model",
+        "overdispersion",
+        "quantile_residuals",
+        "sandwich",
+        "separation",
+        "wald",
+    },
+    "matplotlib": {"pictures.canvas"},
     "duckdb": set(),
 }
 HEAVY = ("pandas", "formulaic", "narwhals", "pyarrow", "matplotlib", "scipy.optimize", "polars", "duckdb")
