@@ -8,7 +8,7 @@ fit give that fit a status and change nothing else.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ from jaxglm.irls.many import number_of_fits
 from jaxglm.irls.options import IRLS
 from jaxglm.observations import Observations, log_exposure
 from jaxglm.packing import Features
-from jaxglm.penalty import Ridge
+from jaxglm.penalty import ElasticNet, Net, Ridge, net_arrays, ridge_arrays, strength_of_each
 from jaxglm.results import GLMResults, finish
 from jaxglm.task import Task
 
@@ -40,7 +40,7 @@ def fit(
     offset: Any = None,
     exposure: Any = None,
     start: Any = None,
-    penalty: Ridge | None = None,
+    penalty: Ridge | ElasticNet | None = None,
     missing: str = "invalid",
     options: IRLS = IRLS(),  # noqa: B008
     precision: str = "float64",
@@ -52,9 +52,9 @@ def fit(
     X: (n, p), or (g, n, p) where each fit has its own; y: (n,) or (g, n): numbers, or two labels, of which the first in
     sorted order is failure; weights (prior), offset (added to eta), exposure (its logarithm is added): (n,) or (g, n).
     A leading axis in any of them makes g fits. groups: (n,), a label for each row, of any kind: a fit for each label.
-    start: coefficients (p,) or (g, p); penalty: `Ridge`; missing: "invalid" (a fit with a missing value gets the status
-    INVALID_DATA) or "drop" (the row leaves that fit); options: `IRLS`; precision: "float64" or "float32"; device: a JAX
-    device or a platform such as "gpu"; names: of the columns.
+    start: coefficients (p,) or (g, p); penalty: `Ridge` or `ElasticNet`; missing: "invalid" (a fit with a missing value gets
+    the status INVALID_DATA) or "drop" (the row leaves that fit); options: `IRLS`; precision: "float64" or "float32"; device:
+    a JAX device or a platform such as "gpu"; names: of the columns.
 
     Raises ValueError and TypeError for shapes, names and types; never for values in rows.
 
@@ -64,6 +64,28 @@ def fit(
     >>> fits.coefficients.shape
     (2, 2)
     """
+    rows = {"weights": weights, "offset": offset, "exposure": exposure}
+    observed = observe(X, y, family, rows, groups, missing, names)
+    return fit_observations(
+        observed.observations, family, observed.names, observed.keys, observed.dropped, start=start, penalty=penalty,
+        options=options, precision=precision, device=device,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The arrays of a call, checked. keys: of many fits, else None; dropped: (g,), rows left out for missing values."""
+
+    observations: Observations
+    names: list[str]
+    keys: Groups | None
+    dropped: np.ndarray
+
+
+def observe(
+    X: Any, y: Any, family: str | Family, beside: dict[str, Any], groups: Any, missing: str, names: Sequence[str] | None
+) -> Observed:
+    """Check the arrays of a call of `fit`; beside: weights, offset and exposure."""
     names = _column_names(X, names)
     X, (y, labels) = _numbers("X", X), _response(y)
     require_proportions(labels, families.named(family))
@@ -71,15 +93,11 @@ def fit(
         raise ValueError(f"X must have shape (n, p) or (g, n, p), not {X.shape}")
     if X.shape[-1] == 0:
         raise ValueError("X has no columns")
-    rows = _rows(y, weights, offset, exposure)
+    rows = _rows(y, **beside)
     keys, codes, g = _grouping(X, rows, groups)
-    known = _known_offset(rows)
-    observations = Observations(X, rows["y"], rows.get("weights"), known, codes, g)
+    observations = Observations(X, rows["y"], rows.get("weights"), _known_offset(rows), codes, g)
     observations, dropped = _without_missing(observations, missing)
-    return fit_observations(
-        observations, family, _named(names, X.shape[-1]), keys, dropped, start=start, penalty=penalty, options=options,
-        precision=precision, device=device,
-    )  # fmt: skip
+    return Observed(observations, _named(names, X.shape[-1]), keys, dropped)
 
 
 def scan(
@@ -92,7 +110,7 @@ def scan(
     offset: Any = None,
     exposure: Any = None,
     start: Any = None,
-    penalty: Ridge | None = None,
+    penalty: Ridge | ElasticNet | None = None,
     missing: str = "invalid",
     missing_code: int | None = None,
     options: IRLS = IRLS(),  # noqa: B008
@@ -147,7 +165,7 @@ def fit_observations(
     dropped: np.ndarray,
     *,
     start: Any = None,
-    penalty: Ridge | None = None,
+    penalty: Ridge | ElasticNet | None = None,
     options: IRLS = IRLS(),  # noqa: B008
     precision: str = "float64",
     device: Any = None,
@@ -159,13 +177,16 @@ def fit_observations(
     model = one_a_fit(families.named(family), observations.g, keys is not None)
     if not isinstance(options, IRLS):
         raise TypeError(f"options must be a jaxglm.IRLS, such as IRLS(max_iterations=50), not {options!r}")
+    if penalty is not None and not isinstance(penalty, (Ridge, ElasticNet)):
+        raise TypeError(f"penalty must be a jaxglm.Ridge or ElasticNet, such as Ridge(1.0), not {penalty!r}")
     if precision not in PRECISIONS:
         raise ValueError(f'precision must be "float64" or "float32", not {precision!r}')
     sort = None if observations.codes is None else sort_rows(observations.codes, observations.g)
     task = Task(
         source=observations.source(sort),
         family=model,
-        penalty=_strength(penalty, observations.g, len(names)),
+        penalty=ridge_arrays(penalty, observations.g, len(names)) if isinstance(penalty, Ridge) else None,
+        net=_net(penalty, observations, names) if isinstance(penalty, ElasticNet) else None,
         start=_start(start, observations.g, len(names)),
         options=options,
         dtype=PRECISIONS[precision],
@@ -350,17 +371,8 @@ def _without_missing_features(observations: Observations, lost: np.ndarray) -> t
     return replace(observations, own=replace(own, drop=other)), dropped
 
 
-def _strength(penalty: Ridge | None, g: int, p: int) -> np.ndarray | None:
-    if penalty is None:
-        return None
-    if not isinstance(penalty, Ridge):
-        raise TypeError(f"penalty must be a jaxglm.Ridge, such as Ridge(1.0), not {penalty!r}")
-    values = _numbers("the penalty's strength", penalty.strength)
-    if not np.all(values >= 0) or not np.all(np.isfinite(values)):
-        raise ValueError("the penalty's strength must be finite and nonnegative")
-    if values.shape not in ((), (p,), (g, p)):
-        raise ValueError(f"the penalty's strength must have shape (), ({p},) or ({g}, {p}), not {values.shape}")
-    return np.broadcast_to(values, (p,)) if values.ndim == 0 else values
+def _net(penalty: ElasticNet, observations: Observations, names: Sequence[str]) -> Net:
+    return net_arrays(penalty, names, observations.constant_columns, strength_of_each(penalty, observations.g))
 
 
 def _start(start: Any, g: int, p: int) -> np.ndarray | None:

@@ -23,7 +23,7 @@ from jaxglm.formula import Materialised, Parsed, materialise, parse
 from jaxglm.groups import Groups, combine
 from jaxglm.irls.options import IRLS
 from jaxglm.observations import Observations, log_exposure
-from jaxglm.penalty import Ridge
+from jaxglm.penalty import ElasticNet, Ridge
 from jaxglm.results import GLMResults, Table
 from jaxglm.tables import RESERVED
 
@@ -63,7 +63,7 @@ def glm(
     offset: Any = None,
     exposure: Any = None,
     start: Any = None,
-    penalty: Ridge | None = None,
+    penalty: Ridge | ElasticNet | None = None,
     missing: str = "drop",
     options: IRLS = IRLS(),  # noqa: B008
     precision: str = "float64",

@@ -38,6 +38,15 @@ class Observations:
         """The shape of row-wise quantities."""
         return self.codes.shape if self.codes is not None else (self.g, self.X.shape[-2])
 
+    @property
+    def constant_columns(self) -> np.ndarray:
+        """(p,): columns that are the same number, other than zero, in all rows, missing ones apart."""
+        columns = self.X.reshape(-1, self.X.shape[-1]).T
+        first = np.array([column[np.argmax(~np.isnan(column))] if len(column) else 0.0 for column in columns])
+        same = np.array([np.all((column == value) | np.isnan(column)) for column, value in zip(columns, first, strict=True)])
+        constant = same & np.isfinite(first) & (first != 0)
+        return constant if self.own is None else np.append(constant, False)
+
     def rows(self, values: np.ndarray | None, default: float) -> np.ndarray:
         """y, weights or offset in the shape of the rows."""
         return np.full(self.shape, default) if values is None else np.broadcast_to(values, self.shape)

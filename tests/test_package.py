@@ -26,13 +26,14 @@ LAYERS = [
     "errors status links logarithms deviances family log_likelihoods families",
     "designs linalg penalty rows",
     "irls irls.options irls.threads irls.carry irls.seldom irls.working irls.problem irls.normal irls.loop irls.solution "
-    "irls.plain irls.solve irls.alike irls.blocks irls.many irls.ragged "
+    "irls.lasso irls.path irls.plain irls.solve irls.alike irls.blocks irls.many irls.ragged "
     "irls.fused irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled "
     "irls.fused.kernel irls.fused.launch irls.fused.guard",
-    "check separation packing task kernels ends limits fitting",
+    "check separation packing task kernels ends limits elastic_net fitting",
     "groups observations wald residuals columns frames formula_parsing formula prediction tables summary storage inference "
-    "results",
+    "results paths",
     "arrays",
+    "regularization",
     "datasets files model",
     "demo cli jaxglm __main__",
 ]

@@ -47,9 +47,9 @@ def solve_many(
     """Fit g generalized linear models.
 
     X: (n, p), shared, or (g, n, p), each its own; y, weights, offset: (n,) or (g, n); penalty: `Ridge` with a strength
-    of shape (), (p,) or (g, p); start: (p,) or (g, p); the family's parameters: scalars or (g,). At least one of X, y,
-    weights, offset has the leading axis. Returns a `Solution` whose fields all have the leading axis g. A pure function
-    like `solve`, and differentiable like it. Raises ValueError on shapes that do not fit together.
+    of shape (), (p,) or (g, p), or a matrix (p, p) or (g, p, p); start: (p,) or (g, p); the family's parameters: scalars or
+    (g,). At least one of X, y, weights, offset has the leading axis. Returns a `Solution` whose fields all have the leading
+    axis g. A pure function like `solve`, and differentiable like it. Raises ValueError on shapes that do not fit together.
 
     >>> import jax.numpy as jnp
     >>> from jaxglm import families, irls
@@ -61,9 +61,7 @@ def solve_many(
     given = Given.of(X, y, weights, offset, family)
     shape, dtype = given.X.shape, given.X.dtype
     g = number_of_fits(shape, given.rows)
-    strength = None if penalty is None else jnp.asarray(penalty.strength, dtype)
-    if strength is not None and strength.ndim < 2:
-        strength = jnp.broadcast_to(strength, shape[-1:])
+    strength = None if penalty is None else penalty.of_many(g, shape[-1], dtype)
     data = Data(given.X, given.y, given.weights, given.offset, strength, typed(family, dtype), shared=shares(shape))
     start = None if start is None else jnp.asarray(start, dtype)
     device = default_device()

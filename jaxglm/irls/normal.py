@@ -17,7 +17,18 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxglm.designs import HIGHEST, Design
-from jaxglm.linalg import LARGEST, Factor, Small, cholesky, least_pivot, orthogonal, small_solve, stack
+from jaxglm.linalg import (
+    LARGEST,
+    Factor,
+    Small,
+    cholesky,
+    least_pivot,
+    orthogonal,
+    semidefinite_root,
+    small_solve,
+    stack,
+)
+from jaxglm.penalty import as_matrix, pulled
 from jaxglm.rows import Rows, Totals, accumulate
 
 
@@ -37,8 +48,9 @@ class Algebra:
     """One way of solving.
 
     collect(design, weights, scores): from working weights (n,) and right-hand sides as scores (k, n); merge: adds up.
-    solve(collected, penalty, pull, keep, tolerance): with penalty (p,) on the diagonal, pull (p, k) added to the
-    right-hand sides, and only the columns to `keep` (p,); `tolerance` says which further columns are dependent.
+    solve(collected, penalty, origins, keep, tolerance): with a penalty (p,) or (p, p), which pulls each right-hand side's
+    coefficients back from its column of `origins` (p, k), and only the columns to `keep` (p,); `tolerance` says which
+    further columns are dependent.
     normal(collected, p): X'WX and X's, without penalty.
     squares: whether it works with the square of the design, and so with the square of its condition number.
     """
@@ -80,26 +92,28 @@ def _collect_gram(design: Design, weights: Array, scores: Array) -> _Gram:
     return _Gram(*design.normal(weights, scores))
 
 
-def _penalized(gram: _Gram, penalty: Array | None, pull: Array | None) -> _Gram:
-    information = gram.information if penalty is None else gram.information + jnp.diag(penalty)
-    return _Gram(information, gram.scores if pull is None else gram.scores + pull)
+def _penalized(gram: _Gram, penalty: Array | None, origins: Array | None) -> _Gram:
+    if penalty is None:
+        return gram
+    scores = gram.scores if origins is None else gram.scores - pulled(penalty, origins)
+    return _Gram(gram.information + as_matrix(penalty), scores)
 
 
 def _solved(factor: Factor, whitened: Array) -> Solved:
     return Solved(factor, factor.unwhiten(whitened), jnp.sum(whitened**2, axis=0))
 
 
-def _solve_gram(gram: _Gram, penalty: Array | None, pull: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
-    gram = _penalized(gram, penalty, pull)
+def _solve_gram(gram: _Gram, penalty: Array | None, origins: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
+    gram = _penalized(gram, penalty, origins)
     unit = jnp.eye(keep.shape[0], dtype=gram.information.dtype)
     factor = replace(cholesky(jnp.where(keep[:, None] & keep, gram.information, unit)), aliased=~keep)
     return _solved(factor, factor.whiten(gram.scores))
 
 
-def _solve_small(gram: _Gram, penalty: Array | None, pull: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
+def _solve_small(gram: _Gram, penalty: Array | None, origins: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
     if len(keep) > LARGEST:
-        return _solve_gram(gram, penalty, pull, keep)
-    gram = _penalized(gram, penalty, pull)
+        return _solve_gram(gram, penalty, origins, keep)
+    gram = _penalized(gram, penalty, origins)
     return Solved(*small_solve(gram.information, gram.scores, keep))
 
 
@@ -111,13 +125,13 @@ def _collect_triangle(design: Design, weights: Array, scores: Array) -> Array:
     return stack(jnp.zeros((k, k), rows.dtype), rows)
 
 
-def _solve_triangle(upper: Array, penalty: Array | None, pull: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
+def _solve_triangle(upper: Array, penalty: Array | None, origins: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
     p = keep.shape[0]
     k = upper.shape[0] - p
     if penalty is not None:
-        root = jnp.sqrt(penalty)
-        pulled = jnp.zeros((p, k), upper.dtype) if pull is None else pull / jnp.where(root > 0, root, 1.0)[:, None]
-        upper = stack(upper, jnp.concatenate([jnp.diag(root), pulled], axis=1))
+        root = semidefinite_root(penalty) if penalty.ndim == 2 else jnp.diag(jnp.sqrt(penalty))
+        wanted = jnp.zeros((p, k), upper.dtype) if origins is None else -jnp.matmul(root, origins, precision=HIGHEST)
+        upper = stack(upper, jnp.concatenate([root, wanted], axis=1))
     return _solved(*orthogonal(upper, k, keep, tolerance))
 
 

@@ -136,7 +136,7 @@ def _linearised(problem: Problem) -> Solved:
         return row.weights, jnp.where(part.present, wanted, 0.0)[None, :], Totals(())
 
     collected, _ = PLAIN.gather(problem.rows, look)
-    return PLAIN.solve(collected, problem.penalty, problem.pull(None), problem.keep)
+    return PLAIN.solve(collected, problem.penalty, problem.origins(None), problem.keep)
 
 
 def _start_eta(problem: Problem, rows: Rows) -> Array:
@@ -162,7 +162,7 @@ def _step(problem: Problem, options: IRLS, few: int, state: Reached) -> Reached:
     collected, totals = PLAIN.gather(problem.rows, look)
     # Where dispersion is known and no weights change, what is expected of Pearson's statistic does.
     chi_square = totals.sums if newton or family.dispersion is None else problem.total_weight
-    solved = PLAIN.solve(collected, problem.penalty, problem.pull(state.coefficients), problem.keep)
+    solved = PLAIN.solve(collected, problem.penalty, problem.origins(state.coefficients), problem.keep)
     decrement, n_iterations = solved.decrements[0], state.n_iterations + 1
     length, within = jnp.sqrt(decrement), options.tol * _unit(problem, chi_square)
     # The error left is at most rate / (1 - rate) of a step; the first has no rate, and has to be within tolerance itself.

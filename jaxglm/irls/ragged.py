@@ -7,9 +7,10 @@ and stops when the last block is done. `jaxglm.packing` makes the tiles.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +19,16 @@ from jax import Array
 from jaxglm.designs import Dense
 from jaxglm.family import Family
 from jaxglm.irls.options import IRLS
+from jaxglm.irls.path import PathSolution, Shrinkage, largest_strength, solve_path
 from jaxglm.irls.plain import solve_plain
 from jaxglm.irls.problem import pose
 from jaxglm.irls.solution import Solution
 from jaxglm.irls.solve import solve_problem
-from jaxglm.rows import Chunks, Rows
+from jaxglm.irls.working import working
+from jaxglm.rows import Chunks, Rows, Totals, fold
+
+T = TypeVar("T")
+L = TypeVar("L", bound=Any)
 
 
 @jax.tree_util.register_dataclass
@@ -56,31 +62,96 @@ class Lanes:
     start: Any = None
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PathLanes:
+    """What each fit has along a path, with leading axes (T, lanes): its family's parameters, strengths (L,), and start (p,)."""
+
+    family: Family
+    strengths: Any
+    start: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LossLanes:
+    """What each fit has where its rows are to be predicted, with leading axes (T, lanes): its family's parameters, and L
+    vectors of coefficients (L, p)."""
+
+    family: Family
+    coefficients: Any
+
+
 @partial(jax.jit, static_argnums=(0, 1), static_argnames="arrived")
 def solve_tiles(options: IRLS, plain: bool, tiles: Tiles, lanes: Lanes, *, arrived: bool = False) -> Solution:
     """Solve every block; plain: what normal equations solve in a few passes, the rest being `undecided`; arrived: whether
     such passes have led to the starts. All fields of the `Solution` have leading axes (T, lanes); beyond n_blocks they are
     zero."""
-    prepared = _prepare(tiles, lanes.family)
 
-    def fit(rows: Rows, chunks: Chunks, lane: Lanes, scale: Array) -> Solution:
-        part = Rows(rows.design, rows.y, rows.weights, rows.offset, chunks)
-        problem = pose(part, lane.family, scale, lane.penalty, lane.start, watched=not plain)
+    def fit(rows: Rows, lane: Lanes, scale: Array) -> Solution:
+        problem = pose(rows, lane.family, scale, lane.penalty, lane.start, watched=not plain)
         return solve_plain(problem, options, arrived) if plain else solve_problem(problem, options)
 
+    return _by_blocks(tiles, lanes, fit)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def path_tiles(options: IRLS, smooth: bool, tiles: Tiles, shrinkage: Shrinkage, lanes: PathLanes) -> PathSolution:
+    """The path of an elastic net in every lane of every block; see `irls.path`."""
+
+    def fit(rows: Rows, lane: PathLanes, scale: Array) -> PathSolution:
+        problem = pose(rows, lane.family, scale, watched=False)
+        return solve_path(problem, options, shrinkage, lane.strengths, lane.start, smooth)
+
+    return _by_blocks(tiles, lanes, fit)
+
+
+@jax.jit
+def largest_strengths(tiles: Tiles, shrinkage: Shrinkage, lanes: Lanes) -> Array:
+    """The strength at which each lane's path begins, (T, lanes), from the `start` of its free columns."""
+
+    def fit(rows: Rows, lane: Lanes, scale: Array) -> Array:
+        return largest_strength(pose(rows, lane.family, scale, watched=False), shrinkage, lane.start)
+
+    return _by_blocks(tiles, lanes, fit)
+
+
+@jax.jit
+def losses_of_tiles(tiles: Tiles, lanes: LossLanes) -> Array:
+    """The deviance of each lane's rows at its L vectors of coefficients, (T, lanes, L)."""
+
+    def fit(rows: Rows, lane: LossLanes, scale: Array) -> Array:
+        def one(coefficients: Array) -> Array:
+            def each(part: Rows) -> Totals:
+                return Totals(jnp.sum(working(lane.family, part, part.eta(coefficients * scale)).deviance))
+
+            return fold(rows, each).sums
+
+        return jax.lax.map(one, lane.coefficients)
+
+    return _by_blocks(tiles, lanes, fit)
+
+
+def _by_blocks(tiles: Tiles, lanes: L, fit: Callable[[Rows, L, Array], T]) -> T:
+    """`fit`, of one fit's rows, its lane and its columns' scale, in every lane of every block."""
+    prepared = _prepare(tiles, lanes.family)
+
+    def one(rows: Rows, chunks: Chunks, lane: L, scale: Array) -> T:
+        return fit(replace(rows, chunks=chunks), lane, scale)
+
     @jax.jit  # so that asking for shapes and doing the work are traced once
-    def block(index: Array) -> Solution:
+    def block(index: Array) -> T:
         chunks = Chunks(tiles.first[index], tiles.count[index])
         lane = jax.tree.map(lambda leaf: leaf[index], lanes)
         # Every array of rows has its lanes second, after the chunks, so that a chunk of all lanes is one slice.
-        return jax.vmap(fit, in_axes=(1, None, 0, 0))(prepared, chunks, lane, tiles.scale[index])
+        return jax.vmap(one, in_axes=(1, None, 0, 0))(prepared, chunks, lane, tiles.scale[index])
 
     total = tiles.first.shape[0]
     none = jnp.zeros_like(tiles.n_blocks)
     shapes = jax.eval_shape(block, none)
     empty = jax.tree.map(lambda leaf: jnp.zeros((total, *leaf.shape), leaf.dtype), shapes)
 
-    def next_block(index: Array, found: Solution) -> Solution:
+    def next_block(index: Array, found: T) -> T:
         return jax.tree.map(lambda out, leaf: out.at[index].set(leaf), found, block(index))
 
     return jax.lax.fori_loop(none, tiles.n_blocks, next_block, empty)

@@ -109,7 +109,7 @@ def statistics(problem: Problem, algebra: Algebra, coefficients: Array, keep: Ar
 
     collected, totals = algebra.gather(rows, look)
     deviance, null_deviance, chi_square, invalid = totals.sums
-    solved = algebra.solve(collected, problem.penalty, problem.pull(None, coefficients), keep)
+    solved = algebra.solve(collected, problem.penalty, problem.origins(None, coefficients), keep)
     degrees = problem.n_obs - jnp.sum(~solved.factor.aliased, dtype=jnp.int32)
     dispersion = jnp.where(degrees > 0, chi_square / degrees.astype(problem.dtype), jnp.nan)
     if family.dispersion is not None:
@@ -125,7 +125,7 @@ def statistics(problem: Problem, algebra: Algebra, coefficients: Array, keep: Ar
         covariance=jnp.where(aliased[:, None] | aliased, jnp.nan, covariance),
         deviance=deviance,
         null_deviance=seldom(~spans, lambda: _deviance_of_nothing(problem), null_deviance),
-        log_likelihood=seldom(~problem.bare, lambda: _log_likelihood(problem, coefficients, deviance), -0.5 * deviance),
+        log_likelihood=seldom(~problem.bare, lambda: log_likelihood(problem, coefficients, deviance), -0.5 * deviance),
         dispersion=dispersion,
         spans_constant=spans,
         solved=solved,
@@ -154,7 +154,8 @@ def _looked_along(problem: Problem, ones: Array, step: Array) -> tuple[Array, Ar
     return fold(problem.rows, look).sums
 
 
-def _log_likelihood(problem: Problem, coefficients: Array, deviance: Array) -> Array:
+def log_likelihood(problem: Problem, coefficients: Array, deviance: Array) -> Array:
+    """At scaled coefficients; an estimated dispersion is the deviance over rows or weights there."""
     family, dtype = problem.family, problem.dtype
     if family.dispersion is not None:
         scale = jnp.asarray(family.dispersion, dtype)
