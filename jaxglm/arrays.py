@@ -20,13 +20,13 @@ from jaxglm.family import Family
 from jaxglm.groups import Groups, absent, factorize, factorize_column, sort_rows
 from jaxglm.irls.many import number_of_fits
 from jaxglm.irls.options import IRLS
+from jaxglm.missing import without_missing
 from jaxglm.observations import Observations, log_exposure
 from jaxglm.packing import Features
 from jaxglm.penalty import ElasticNet, Net, Ridge, net_arrays, ridge_arrays, strength_of_each
 from jaxglm.results import GLMResults, finish
 from jaxglm.task import Task
 
-FEATURES = 256  # looked at at a time
 PRECISIONS = {"float64": np.float64, "float32": np.float32}
 
 
@@ -96,7 +96,7 @@ def observe(
     rows = _rows(y, **beside)
     keys, codes, g = _grouping(X, rows, groups)
     observations = Observations(X, rows["y"], rows.get("weights"), _known_offset(rows), codes, g)
-    observations, dropped = _without_missing(observations, missing)
+    observations, dropped = without_missing(observations, missing)
     return Observed(observations, _named(names, X.shape[-1]), keys, dropped)
 
 
@@ -150,7 +150,7 @@ def scan(
     keys = Groups(("feature",), (np.arange(m) if labels is None else np.asarray(labels, object),), np.zeros(0, np.int64))
     known = Features(own.T, _code_in(own.dtype, missing_code))
     observations = Observations(X, rows["y"], rows.get("weights"), _known_offset(rows), None, m, known)
-    observations, dropped = _without_missing(observations, missing)
+    observations, dropped = without_missing(observations, missing)
     return fit_observations(
         observations, family, [*names, "feature"], keys, dropped, start=start, penalty=penalty, options=options,
         precision=precision, device=device,
@@ -329,46 +329,6 @@ def _grouping(X: np.ndarray, rows: dict[str, np.ndarray], groups: Any) -> tuple[
         return None, np.zeros(X.shape[0], np.int64), 1
     g = number_of_fits(X.shape, shapes)
     return Groups(("fit",), (np.arange(g),), np.zeros(0, np.int64), positional=True), None, g
-
-
-def _without_missing(observations: Observations, missing: str) -> tuple[Observations, np.ndarray]:
-    """With missing="drop", give rows with missing values weight zero; and how many rows each fit lost so."""
-    if missing not in ("invalid", "drop"):
-        raise ValueError(f'missing must be "invalid" or "drop", not {missing!r}')
-    dropped = np.zeros(observations.g, np.int64)
-    if missing == "invalid":
-        return observations, dropped
-    lost = np.isnan(observations.X).any(axis=-1)
-    for values in (observations.y, observations.weights, observations.offset):
-        if values is not None:
-            lost = lost | np.isnan(values)
-    if observations.weights is not None:
-        lost = lost & (observations.weights != 0)
-    if observations.own is not None:
-        observations, dropped = _without_missing_features(observations, lost)
-    elif observations.codes is not None:
-        inside = observations.codes[lost]
-        dropped = np.bincount(inside[inside >= 0], minlength=observations.g)
-    else:
-        dropped = np.broadcast_to(lost, observations.shape).sum(axis=1)
-    if not lost.any():
-        return observations, dropped
-    weights = np.ones(1) if observations.weights is None else observations.weights
-    return replace(observations, weights=np.where(lost, 0.0, weights)), dropped
-
-
-def _without_missing_features(observations: Observations, lost: np.ndarray) -> tuple[Observations, np.ndarray]:
-    """The same for features, a portion at a time, where the rows `lost` (n,) are lost anyway."""
-    own, weights = observations.own, observations.weights
-    assert own is not None
-    there = np.ones(lost.shape, bool) if weights is None else weights != 0
-    dropped, other = np.zeros(observations.g, np.int64), False
-    for begin in range(0, observations.g, FEATURES):
-        part = slice(begin, begin + FEATURES)
-        gone = own.lost(part)
-        other |= bool(gone.any())
-        dropped[part] = ((gone & there) | lost).sum(axis=1)
-    return replace(observations, own=replace(own, drop=other)), dropped
 
 
 def _net(penalty: ElasticNet, observations: Observations, names: Sequence[str]) -> Net:

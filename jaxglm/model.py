@@ -307,9 +307,9 @@ def _many_responses(
         lost &= (columns.weights != 0)[:, None]
     Y, weights = Y[used].T, None if columns.weights is None else columns.weights[used]
     dropped = lost.sum(axis=0)
-    if missing == "drop" and np.isnan(Y).any():
-        weights = np.where(np.isnan(Y), 0.0, 1.0 if weights is None else weights)
-    elif missing == "invalid":
-        dropped = dropped * 0
     observations = Observations(made.X, Y, weights, _offset(made, columns, used), None, Y.shape[0])
+    if missing == "invalid":
+        dropped = dropped * 0
+    elif np.isnan(Y).any():
+        observations = observations.without(lost[used].T)
     return Groups(("response",), (labels,), np.zeros(0, np.int64)), observations, dropped

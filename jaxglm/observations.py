@@ -23,7 +23,8 @@ PIECE = 2**17  # rows worked on at a time
 class Observations:
     """X: (N, p), (n, p) or (g, n, p); own: a last column of each fit's own, or None; y, weights, offset: shapes
     that broadcast to that of the rows, the latter two also None; codes: (N,) where each row belongs to one group, -1
-    where to none, else None; g: the number of groups."""
+    where to none, else None; g: the number of groups; lost: rows dropped for missing values, of a shape like that of y, or
+    None where there are none."""
 
     X: np.ndarray
     y: np.ndarray
@@ -32,6 +33,7 @@ class Observations:
     codes: np.ndarray | None
     g: int
     own: Features | None = None
+    lost: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -50,6 +52,15 @@ class Observations:
     def rows(self, values: np.ndarray | None, default: float) -> np.ndarray:
         """y, weights or offset in the shape of the rows."""
         return np.full(self.shape, default) if values is None else np.broadcast_to(values, self.shape)
+
+    def without(self, lost: np.ndarray) -> Observations:
+        """Without the rows that are `lost`, of a shape like that of y: they get weight zero."""
+        weights = np.ones(1) if self.weights is None else self.weights
+        return replace(self, weights=np.where(lost, 0.0, weights), lost=lost)
+
+    def fitted_only(self, values: np.ndarray) -> np.ndarray:
+        """Values of all rows, NaN where a row was dropped."""
+        return values if self.lost is None else np.where(self.lost, np.nan, values)
 
     def prior_weights(self) -> np.ndarray:
         """Prior weights in the shape of the rows, zero where a row is not there."""
@@ -81,7 +92,15 @@ class Observations:
         """The rows as fitting wants them; sort: a `groups.Order` where there are codes."""
         if sort is not None:
             return Stacked(self.X, self.y, self.weights, self.offset, sort.order, sort.starts, sort.sizes)
-        return Crossed(self.X, self.y, self.weights, self.offset, self.g, self.own)
+        return Crossed(self._sound_X(), self.y, self.weights, self.offset, self.g, self.own)
+
+    def _sound_X(self) -> np.ndarray:
+        """X; zeros in rows of a shared one that no fit has, where something in it is not finite: fits could not go the
+        quick way with it."""
+        if self.X.ndim == 3 or self.weights is None or np.isfinite(self.X).all():
+            return self.X
+        absent = (self.weights == 0).reshape(-1, len(self.X)).all(axis=0)
+        return np.where(absent[:, None], 0.0, self.X)
 
     def one(self, k: int) -> Observations:
         """The rows of one group."""
@@ -91,7 +110,10 @@ class Observations:
             def pick(values: np.ndarray | None) -> Any:
                 return None if values is None else np.broadcast_to(values, self.shape)[inside]
 
-            return Observations(self.X[inside], pick(self.y), pick(self.weights), pick(self.offset), self.codes[inside] * 0, 1)
+            return Observations(
+                self.X[inside], pick(self.y), pick(self.weights), pick(self.offset), self.codes[inside] * 0, 1,
+                lost=pick(self.lost),
+            )  # fmt: skip
 
         def row(values: np.ndarray | None) -> Any:
             return values if values is None or values.ndim < 2 else values[k]
@@ -102,7 +124,8 @@ class Observations:
             X = np.column_stack([X, self.own.numbers(k)])
             weights = self.own.weights(np.ones(len(X)) if weights is None else weights, k)
         codes = np.zeros(len(X), np.int64)
-        return replace(self, X=X, y=row(self.y), weights=weights, offset=row(self.offset), codes=codes, g=1, own=None)
+        rows = {"y": row(self.y), "weights": weights, "offset": row(self.offset), "lost": row(self.lost)}
+        return replace(self, X=X, codes=codes, g=1, own=None, **rows)
 
 
 def counted(solution: Solution) -> np.ndarray:

@@ -30,8 +30,8 @@ LAYERS = [
     "irls.fused irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled "
     "irls.fused.kernel irls.fused.launch irls.fused.guard",
     "check separation packing task kernels ends limits elastic_net fitting",
-    "groups observations wald residuals columns frames formula_parsing formula prediction tables summary storage inference "
-    "results paths",
+    "groups observations missing wald residuals columns frames formula_parsing formula prediction tables summary storage "
+    "inference results paths",
     "arrays",
     "regularization",
     "datasets files model",
