@@ -186,7 +186,7 @@ def fit_observations(
         source=observations.source(sort),
         family=model,
         penalty=ridge_arrays(penalty, observations.g, len(names)) if isinstance(penalty, Ridge) else None,
-        net=_net(penalty, observations, names) if isinstance(penalty, ElasticNet) else None,
+        net=_net(penalty, observations, names, start) if isinstance(penalty, ElasticNet) else None,
         start=_start(start, observations.g, len(names)),
         options=options,
         dtype=PRECISIONS[precision],
@@ -331,7 +331,9 @@ def _grouping(X: np.ndarray, rows: dict[str, np.ndarray], groups: Any) -> tuple[
     return Groups(("fit",), (np.arange(g),), np.zeros(0, np.int64), positional=True), None, g
 
 
-def _net(penalty: ElasticNet, observations: Observations, names: Sequence[str]) -> Net:
+def _net(penalty: ElasticNet, observations: Observations, names: Sequence[str], start: Any) -> Net:
+    if start is not None:
+        raise ValueError("start has no use with an ElasticNet, whose paths begin at the fit of the free columns; leave it out")
     return net_arrays(penalty, names, observations.constant_columns, strength_of_each(penalty, observations.g))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxglm.irls.path import PathSolution, Shrinkage
 from jaxglm.irls.ragged import Lanes, LossLanes, PathLanes, largest_strengths, losses_of_tiles, path_tiles
-from jaxglm.irls.solution import Solution, is_lost
+from jaxglm.irls.solution import Solution, is_lost, reported
 from jaxglm.limits import infinite_eta
 from jaxglm.packing import EMPTY, Call, gather, owners, per_lane, tiles
 from jaxglm.penalty import Net
@@ -36,20 +36,21 @@ class Paths:
     def at(self, place: np.ndarray, known: float | None) -> Solution:
         """The fits at one place of each path, (g,). known: the dispersion, None where it is estimated."""
         found = jax.tree.map(lambda leaf: leaf[np.arange(len(place)), place], self.along)
-        degrees = self.free.n_obs - found.df
+        df = np.nan_to_num(found.df)
+        degrees = self.free.n_obs - df
         with np.errstate(divide="ignore", invalid="ignore"):
             dispersion = np.where(degrees > 0, found.chi_square / degrees, np.nan)
-        whole = np.all(found.df == np.round(found.df))
-        return replace(
+        solution = replace(
             self.free,
             coefficients=found.coefficients,
             deviance=found.deviance,
             log_likelihood=found.log_likelihood,
             dispersion=dispersion if known is None else np.where(np.isnan(found.chi_square), np.nan, known),
-            rank=found.df.astype(np.int64) if whole else found.df,
+            rank=df.astype(np.int64) if np.all(df == np.round(df)) else df,
             n_iterations=found.n_iterations,
             status=found.status,
         )
+        return reported(solution)
 
 
 def free_columns(task: Task, net: Net) -> Task:
@@ -113,8 +114,16 @@ def _separates_all(task: Task, free: Solution) -> np.ndarray:
     return out
 
 
-def with_likelihoods(along: PathSolution, free: Solution, known: float | None) -> PathSolution:
-    """Paths with log-likelihoods that follow from deviances, where the dispersion is known."""
+def told(along: PathSolution, free: Solution, known: float | None) -> PathSolution:
+    """What may be told of paths: of fits that are lost nothing. known: the dispersion, by which log-likelihoods then follow
+    from deviances, or None."""
+    lost = is_lost(along.status)
+
+    def there(values: np.ndarray) -> np.ndarray:
+        return np.where(lost.reshape(*lost.shape, *(1,) * (values.ndim - 2)), np.nan, values)
+
+    numbers = ("coefficients", "deviance", "log_likelihood", "chi_square", "df")
+    along = replace(along, **{name: there(getattr(along, name)) for name in numbers})
     if known is None:
         return along
     fall = 0.5 * (free.deviance[:, None] - along.deviance) / known
@@ -141,7 +150,7 @@ def path_of_call(task: Task, net: Net, start: np.ndarray, call: Call) -> PathSol
     """The paths of a call's members, from the coefficients of their free columns, (g, p)."""
     lanes = PathLanes(_family(task, call), per_lane(net.strengths, call, 1), per_lane(start, call, 1))
     packed = tiles(task.source, call, np.float64, scaled=True)
-    return _members(path_tiles(task.options, net.mixing < 1.0, packed, _shrinkage(net), lanes), call)
+    return _members(path_tiles(task.options, packed, _shrinkage(net), lanes), call)
 
 
 def largest_of_call(task: Task, net: Net, start: np.ndarray, call: Call) -> np.ndarray:

@@ -31,9 +31,9 @@ from jaxglm.elastic_net import (
     losses_of_call,
     path_of_call,
     put_unpenalized,
+    told,
     told_of_all,
     unmoved,
-    with_likelihoods,
 )
 from jaxglm.ends import sides
 from jaxglm.irls.blocks import Blocks, blocks_of, default_device, shares
@@ -69,7 +69,7 @@ def fit(task: Task, progress: Progress | None = None, plain: bool = True) -> Sol
     pass first, which pays for many groups. An elastic net has to have one strength, and is fitted as a path of that."""
     if task.net is not None:
         one = np.zeros(len(task.source.sizes), np.int64)
-        return reported(path(task, task.net, fit_free(task, task.net, progress)).at(one, task.family.dispersion))
+        return path(task, task.net, fit_free(task, task.net, progress)).at(one, task.family.dispersion)
     g = len(task.source.sizes)
     found = nothing(g, task.source.p)
     groups = np.flatnonzero(task.source.sizes > 0)
@@ -96,7 +96,7 @@ def path(task: Task, net: Net, free: Solution) -> Paths:
     """Fit every group along its strengths (g, L), the largest first; free: its free columns alone (`fit_free`)."""
     along = unmoved(task, net, free)
     _each_call(task, free.status == Status.CONVERGED, partial(path_of_call, task, net, free.coefficients), along)
-    along = with_likelihoods(along, free, task.family.dispersion)
+    along = told(along, free, task.family.dispersion)
     zero = np.flatnonzero((net.strengths == 0).any(axis=1))
     if len(zero):  # these may be separated, and are made as any fit is
         put_unpenalized(along, net, zero, fit(replace(task, net=None).subset(gather(task.source, zero), zero)))

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxglm.errors import listed
 from jaxglm.observations import counted
-from jaxglm.status import Status, StatusWarning
+from jaxglm.status import Method, Status, StatusWarning
 
 
 def counts(result: Any) -> list[tuple[Status, int]]:
@@ -88,6 +88,8 @@ def _one(result: Any) -> list[str]:
     lines.append(
         f"Rows: {result.n_obs}{f' ({result.n_dropped} dropped)' if result.n_dropped else ''}   Steps: {result.n_iterations}"
     )
+    if result.method == Method.ELASTIC_NET.label:
+        lines.append("An elastic net has no standard errors: its estimates are shrunken, and some are set to zero.")
     lines.append(f"Status: {result.status.label}")
     if result.status != Status.CONVERGED:
         lines.append(result.status.message)

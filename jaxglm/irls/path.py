@@ -249,21 +249,18 @@ class Stage:
         final = jax.lax.while_loop(lambda carried: carried[0] == RUNNING, one_pass, packed(first, self.problem.dtype))
         return unpacked(final, first)
 
-    def df(self, point: Point, smooth: bool) -> Array:
+    def df(self, point: Point) -> Array:
         """Degrees of freedom."""
         c, information = point.coefficients, point.seen.information
         which = self.standard.keep & ((c != 0) | (self.standard.absolute == 0))
-        if not smooth:
-            return jnp.sum(which).astype(c.dtype)
         inverse = factor_on(information + jnp.diag(self.square), which).inverse()
-        return jnp.sum(jnp.where(which[:, None] & which, information * inverse, 0.0))
+        trace = jnp.sum(jnp.where(which[:, None] & which, information * inverse, 0.0))
+        return jnp.where(jnp.any(self.square > 0), trace, jnp.sum(which).astype(c.dtype))
 
 
-def solve_path(
-    problem: Problem, options: IRLS, shrinkage: Shrinkage, strengths: Array, start: Array, smooth: bool
-) -> PathSolution:
+def solve_path(problem: Problem, options: IRLS, shrinkage: Shrinkage, strengths: Array, start: Array) -> PathSolution:
     """Fit along strengths (L,), the largest first. start: (p,), the fit of the free columns alone, NaN where one of these is
-    aliased, and anything elsewhere; smooth: whether there is a ridge part."""
+    aliased, and anything elsewhere."""
     standard = standardize(problem, shrinkage, start)
     point, constant = _begin(problem, standard, shrinkage, start)
 
@@ -282,7 +279,7 @@ def solve_path(
             deviance=deviance,
             log_likelihood=likelihood,
             chi_square=point.seen.chi_square,
-            df=at.df(point, smooth),
+            df=at.df(point),
             status=jnp.where(problem.sound, point.status, Status.INVALID_DATA).astype(jnp.int32),
             n_iterations=point.n_iterations,
         )

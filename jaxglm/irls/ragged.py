@@ -95,13 +95,13 @@ def solve_tiles(options: IRLS, plain: bool, tiles: Tiles, lanes: Lanes, *, arriv
     return _by_blocks(tiles, lanes, fit)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def path_tiles(options: IRLS, smooth: bool, tiles: Tiles, shrinkage: Shrinkage, lanes: PathLanes) -> PathSolution:
+@partial(jax.jit, static_argnums=0)
+def path_tiles(options: IRLS, tiles: Tiles, shrinkage: Shrinkage, lanes: PathLanes) -> PathSolution:
     """The path of an elastic net in every lane of every block; see `irls.path`."""
 
     def fit(rows: Rows, lane: PathLanes, scale: Array) -> PathSolution:
         problem = pose(rows, lane.family, scale, watched=False)
-        return solve_path(problem, options, shrinkage, lane.strengths, lane.start, smooth)
+        return solve_path(problem, options, shrinkage, lane.strengths, lane.start)
 
     return _by_blocks(tiles, lanes, fit)
 
