@@ -10,7 +10,8 @@ from jaxglm import datasets, families, irls, links
 from jaxglm.arrays import fit, scan
 from jaxglm.check import check_family
 from jaxglm.irls import IRLS
-from jaxglm.penalty import Ridge
+from jaxglm.penalty import ElasticNet, Ridge
+from jaxglm.regularization import regularization_path
 from jaxglm.results import GLMResults
 from jaxglm.status import Status, StatusWarning
 from jaxglm.storage import load
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "IRLS",
+    "ElasticNet",
     "GLMResults",
     "Ridge",
     "Status",
@@ -36,6 +38,7 @@ __all__ = [
     "irls",
     "links",
     "load",
+    "regularization_path",
     "scan",
 ]
 

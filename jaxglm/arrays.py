@@ -8,7 +8,7 @@ fit give that fit a status and change nothing else.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -20,14 +20,14 @@ from jaxglm.family import Family
 from jaxglm.groups import Groups, absent, factorize, factorize_column, sort_rows
 from jaxglm.irls.many import number_of_fits
 from jaxglm.irls.options import IRLS
+from jaxglm.missing import without_missing
 from jaxglm.observations import Observations, log_exposure
 from jaxglm.packing import Features
-from jaxglm.penalty import Ridge
+from jaxglm.penalty import ElasticNet, Net, Ridge, net_arrays, ridge_arrays, strength_of_each
 from jaxglm.results import GLMResults, finish
 from jaxglm.task import Task
 from jaxglm.weights import concluded, prepared, split
 
-FEATURES = 256  # looked at at a time
 PRECISIONS = {"float64": np.float64, "float32": np.float32}
 
 
@@ -41,7 +41,7 @@ def fit(
     offset: Any = None,
     exposure: Any = None,
     start: Any = None,
-    penalty: Ridge | None = None,
+    penalty: Ridge | ElasticNet | None = None,
     missing: str = "invalid",
     options: IRLS = IRLS(),  # noqa: B008
     precision: str = "float64",
@@ -54,9 +54,9 @@ def fit(
     sorted order is failure; weights (prior, or a `Weights`), offset (added to eta), exposure (its logarithm is added): (n,) or
     (g, n).
     A leading axis in any of them makes g fits. groups: (n,), a label for each row, of any kind: a fit for each label.
-    start: coefficients (p,) or (g, p); penalty: `Ridge`; missing: "invalid" (a fit with a missing value gets the status
-    INVALID_DATA) or "drop" (the row leaves that fit); options: `IRLS`; precision: "float64" or "float32"; device: a JAX
-    device or a platform such as "gpu"; names: of the columns.
+    start: coefficients (p,) or (g, p); penalty: `Ridge` or `ElasticNet`; missing: "invalid" (a fit with a missing value gets
+    the status INVALID_DATA) or "drop" (the row leaves that fit); options: `IRLS`; precision: "float64" or "float32"; device:
+    a JAX device or a platform such as "gpu"; names: of the columns.
 
     Raises ValueError and TypeError for shapes, names and types; never for values in rows.
 
@@ -66,22 +66,41 @@ def fit(
     >>> fits.coefficients.shape
     (2, 2)
     """
-    names, (weights, kind) = _column_names(X, names), split(weights)
+    weights, kind = split(weights)
+    rows = {"weights": weights, "offset": offset, "exposure": exposure}
+    observed = observe(X, y, family, rows, groups, missing, names)
+    return fit_observations(
+        observed.observations, family, observed.names, observed.keys, observed.dropped, start=start, penalty=penalty,
+        options=options, precision=precision, device=device, kind=kind,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The arrays of a call, checked. keys: of many fits, else None; dropped: (g,), rows left out for missing values."""
+
+    observations: Observations
+    names: list[str]
+    keys: Groups | None
+    dropped: np.ndarray
+
+
+def observe(
+    X: Any, y: Any, family: str | Family, beside: dict[str, Any], groups: Any, missing: str, names: Sequence[str] | None
+) -> Observed:
+    """Check the arrays of a call of `fit`; beside: weights, offset and exposure."""
+    names = _column_names(X, names)
     X, (y, labels) = _numbers("X", X), _response(y)
     require_proportions(labels, families.named(family))
     if X.ndim not in (2, 3):
         raise ValueError(f"X must have shape (n, p) or (g, n, p), not {X.shape}")
     if X.shape[-1] == 0:
         raise ValueError("X has no columns")
-    rows = _rows(y, weights, offset, exposure)
+    rows = _rows(y, **beside)
     keys, codes, g = _grouping(X, rows, groups)
-    known = _known_offset(rows)
-    observations = Observations(X, rows["y"], rows.get("weights"), known, codes, g)
-    observations, dropped = _without_missing(observations, missing)
-    return fit_observations(
-        observations, family, _named(names, X.shape[-1]), keys, dropped, start=start, penalty=penalty, options=options,
-        precision=precision, device=device, kind=kind,
-    )  # fmt: skip
+    observations = Observations(X, rows["y"], rows.get("weights"), _known_offset(rows), codes, g)
+    observations, dropped = without_missing(observations, missing)
+    return Observed(observations, _named(names, X.shape[-1]), keys, dropped)
 
 
 def scan(
@@ -94,7 +113,7 @@ def scan(
     offset: Any = None,
     exposure: Any = None,
     start: Any = None,
-    penalty: Ridge | None = None,
+    penalty: Ridge | ElasticNet | None = None,
     missing: str = "invalid",
     missing_code: int | None = None,
     options: IRLS = IRLS(),  # noqa: B008
@@ -134,7 +153,7 @@ def scan(
     keys = Groups(("feature",), (np.arange(m) if labels is None else np.asarray(labels, object),), np.zeros(0, np.int64))
     known = Features(own.T, _code_in(own.dtype, missing_code))
     observations = Observations(X, rows["y"], rows.get("weights"), _known_offset(rows), None, m, known)
-    observations, dropped = _without_missing(observations, missing)
+    observations, dropped = without_missing(observations, missing)
     return fit_observations(
         observations, family, [*names, "feature"], keys, dropped, start=start, penalty=penalty, options=options,
         precision=precision, device=device, kind=kind,
@@ -149,7 +168,7 @@ def fit_observations(
     dropped: np.ndarray,
     *,
     start: Any = None,
-    penalty: Ridge | None = None,
+    penalty: Ridge | ElasticNet | None = None,
     options: IRLS = IRLS(),  # noqa: B008
     precision: str = "float64",
     device: Any = None,
@@ -166,13 +185,16 @@ def fit_observations(
     model = one_a_fit(families.named(family), observations.g, keys is not None)
     if not isinstance(options, IRLS):
         raise TypeError(f"options must be a jaxglm.IRLS, such as IRLS(max_iterations=50), not {options!r}")
+    if penalty is not None and not isinstance(penalty, (Ridge, ElasticNet)):
+        raise TypeError(f"penalty must be a jaxglm.Ridge or ElasticNet, such as Ridge(1.0), not {penalty!r}")
     if precision not in PRECISIONS:
         raise ValueError(f'precision must be "float64" or "float32", not {precision!r}')
     sort = None if observations.codes is None else sort_rows(observations.codes, observations.g)
     task = Task(
         source=observations.source(sort),
         family=model,
-        penalty=_strength(penalty, observations.g, len(names)),
+        penalty=ridge_arrays(penalty, observations.g, len(names)) if isinstance(penalty, Ridge) else None,
+        net=_net(penalty, observations, names, start) if isinstance(penalty, ElasticNet) else None,
         start=_start(start, observations.g, len(names)),
         options=options,
         dtype=PRECISIONS[precision],
@@ -317,57 +339,10 @@ def _grouping(X: np.ndarray, rows: dict[str, np.ndarray], groups: Any) -> tuple[
     return Groups(("fit",), (np.arange(g),), np.zeros(0, np.int64), positional=True), None, g
 
 
-def _without_missing(observations: Observations, missing: str) -> tuple[Observations, np.ndarray]:
-    """With missing="drop", give rows with missing values weight zero; and how many rows each fit lost so."""
-    if missing not in ("invalid", "drop"):
-        raise ValueError(f'missing must be "invalid" or "drop", not {missing!r}')
-    dropped = np.zeros(observations.g, np.int64)
-    if missing == "invalid":
-        return observations, dropped
-    lost = np.isnan(observations.X).any(axis=-1)
-    for values in (observations.y, observations.weights, observations.offset):
-        if values is not None:
-            lost = lost | np.isnan(values)
-    if observations.weights is not None:
-        lost = lost & (observations.weights != 0)
-    if observations.own is not None:
-        observations, dropped = _without_missing_features(observations, lost)
-    elif observations.codes is not None:
-        inside = observations.codes[lost]
-        dropped = np.bincount(inside[inside >= 0], minlength=observations.g)
-    else:
-        dropped = np.broadcast_to(lost, observations.shape).sum(axis=1)
-    if not lost.any():
-        return observations, dropped
-    weights = np.ones(1) if observations.weights is None else observations.weights
-    return replace(observations, weights=np.where(lost, 0.0, weights)), dropped
-
-
-def _without_missing_features(observations: Observations, lost: np.ndarray) -> tuple[Observations, np.ndarray]:
-    """The same for features, a portion at a time, where the rows `lost` (n,) are lost anyway."""
-    own, weights = observations.own, observations.weights
-    assert own is not None
-    there = np.ones(lost.shape, bool) if weights is None else weights != 0
-    dropped, other = np.zeros(observations.g, np.int64), False
-    for begin in range(0, observations.g, FEATURES):
-        part = slice(begin, begin + FEATURES)
-        gone = own.lost(part)
-        other |= bool(gone.any())
-        dropped[part] = ((gone & there) | lost).sum(axis=1)
-    return replace(observations, own=replace(own, drop=other)), dropped
-
-
-def _strength(penalty: Ridge | None, g: int, p: int) -> np.ndarray | None:
-    if penalty is None:
-        return None
-    if not isinstance(penalty, Ridge):
-        raise TypeError(f"penalty must be a jaxglm.Ridge, such as Ridge(1.0), not {penalty!r}")
-    values = _numbers("the penalty's strength", penalty.strength)
-    if not np.all(values >= 0) or not np.all(np.isfinite(values)):
-        raise ValueError("the penalty's strength must be finite and nonnegative")
-    if values.shape not in ((), (p,), (g, p)):
-        raise ValueError(f"the penalty's strength must have shape (), ({p},) or ({g}, {p}), not {values.shape}")
-    return np.broadcast_to(values, (p,)) if values.ndim == 0 else values
+def _net(penalty: ElasticNet, observations: Observations, names: Sequence[str], start: Any) -> Net:
+    if start is not None:
+        raise ValueError("start has no use with an ElasticNet, whose paths begin at the fit of the free columns; leave it out")
+    return net_arrays(penalty, names, observations.constant_columns, strength_of_each(penalty, observations.g))
 
 
 def _start(start: Any, g: int, p: int) -> np.ndarray | None:

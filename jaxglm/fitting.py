@@ -24,6 +24,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxglm.elastic_net import (
+    Paths,
+    free_columns,
+    largest_of_call,
+    losses_of_call,
+    path_of_call,
+    put_unpenalized,
+    told,
+    told_of_all,
+    unmoved,
+)
 from jaxglm.ends import sides
 from jaxglm.irls import lanes
 from jaxglm.irls.blocks import Blocks, blocks_of, default_device, shares
@@ -37,6 +48,7 @@ from jaxglm.kernels import steps
 from jaxglm.large import is_large, solve_large
 from jaxglm.limits import put_limits
 from jaxglm.packing import EMPTY, Call, Crossed, Layout, Stacked, gather, lane_rows, per_lane, placed, plan, reweighted, tiles
+from jaxglm.penalty import Net
 from jaxglm.separation import Separated, decide, polish
 from jaxglm.status import Status
 from jaxglm.task import Task
@@ -48,6 +60,7 @@ WIDE, TALL = Layout(1024, 32, (2**19, 2**22)), Layout(16, 2048, (2**19, 2**22)) 
 MANY_ROWS = 4096  # groups with more rows than this go by themselves
 PORTION = 2**22  # rows of groups that are looked at for separation at a time
 CALL, CALL_ON_GPU = 2**22, 2**26  # numbers of the fits' own in one call of fits with equally many rows
+NULL = 1e-10  # of the largest eigenvalue of a penalty, one that is zero
 CALLS = 8  # into which a job large enough is cut for each core, or for a GPU
 
 Progress = Callable[[int, int], None]
@@ -55,7 +68,11 @@ Progress = Callable[[int, int], None]
 
 def fit(task: Task, progress: Progress | None = None, plain: bool = True, limits: bool = True) -> Solution:
     """Fit every group. The fields of the `Solution` are NumPy arrays with a leading axis g. plain: whether there is a plain
-    pass first, which pays for many groups; limits: whether separation is proved and the limits of separated groups put in."""
+    pass first, which pays for many groups; limits: whether separation is proved and the limits of separated groups put in.
+    An elastic net has to have one strength, and is fitted as a path of that."""
+    if task.net is not None:
+        one = np.zeros(len(task.source.sizes), np.int64)
+        return path(task, task.net, fit_free(task, task.net, progress)).at(one, task.family.dispersion)
     g = len(task.source.sizes)
     found = nothing(g, task.source.p)
     groups = np.flatnonzero(task.source.sizes > 0)
@@ -74,6 +91,45 @@ def fit(task: Task, progress: Progress | None = None, plain: bool = True, limits
     return reported(found)
 
 
+def fit_free(task: Task, net: Net, progress: Progress | None = None) -> Solution:
+    """The free columns of an elastic net alone, told of all columns."""
+    return told_of_all(net, fit(free_columns(task, net), progress))
+
+
+def path(task: Task, net: Net, free: Solution) -> Paths:
+    """Fit every group along its strengths (g, L), the largest first; free: its free columns alone (`fit_free`)."""
+    along = unmoved(task, net, free)
+    _each_call(task, free.status == Status.CONVERGED, partial(path_of_call, task, net, free.coefficients), along)
+    along = told(along, free, task.family.dispersion)
+    zero = np.flatnonzero((net.strengths == 0).any(axis=1))
+    if len(zero):  # these may be separated, and are made as any fit is
+        put_unpenalized(along, net, zero, fit(replace(task, net=None).subset(gather(task.source, zero), zero)))
+    return Paths(net.strengths, free, along)
+
+
+def largest(task: Task, net: Net, free: Solution) -> np.ndarray:
+    """The strength at which each group's path begins, (g,), NaN where it has none."""
+    found = np.full(len(free.status), np.nan)
+    _each_call(task, free.status == Status.CONVERGED, partial(largest_of_call, task, net, free.coefficients), found)
+    return found
+
+
+def losses(task: Task, coefficients: np.ndarray) -> np.ndarray:
+    """The deviances (g, L) of every group's rows at coefficients (g, L, p)."""
+    found = np.zeros(coefficients.shape[:2])
+    _each_call(task, task.source.sizes > 0, partial(losses_of_call, task, coefficients), found)
+    return found
+
+
+def _each_call(task: Task, which: np.ndarray, work: Callable[[Call], Any], found: Any) -> None:
+    """Put what `work` finds for a call's members where they belong, for each of the calls into which the groups flagged by
+    `which` are cut."""
+    with arithmetic(task.device):
+        calls = calls_of(task, np.flatnonzero(which), True)
+        for call, one in zip(calls, in_threads(work, calls, task.device), strict=True):
+            _store(found, call.members, one)
+
+
 def _portions(task: Task, groups: np.ndarray) -> Iterator[np.ndarray]:
     """The groups in portions of not too many rows."""
     portion = np.cumsum(task.source.sizes[groups]) // PORTION
@@ -90,7 +146,7 @@ def arithmetic(device: Any = None) -> Iterator[None]:
         yield
 
 
-def _store(found: Solution, groups: np.ndarray, solution: Solution) -> None:
+def _store(found: Any, groups: np.ndarray, solution: Any) -> None:
     """Put solutions of some groups where they belong."""
     jax.tree.map(lambda out, new: out.__setitem__(groups, np.asarray(new)), found, solution)
 
@@ -296,12 +352,23 @@ def _prove(
     """The proof for one group; the largest, which moves all rows that can be moved, is always the programme's."""
     inside = slice(rows.starts[place], rows.starts[place] + rows.sizes[place])
     X, side, present = rows.X[inside], side[inside], np.asarray(rows.weights)[inside] > 0
-    free = ~found.aliased[group]
+    free, n = ~found.aliased[group], int(present.sum())
+    X, side = X[present], side[present]
     if task.penalty is not None:
-        free &= (task.penalty if task.penalty.ndim == 1 else task.penalty[group]) == 0
-    proof = None if largest else polish(X[present], side[present], free, found.direction[group])
+        penalty = task.penalty if task.penalty.ndim == 1 else task.penalty[group]
+        if penalty.ndim == 1:
+            free &= penalty == 0
+        else:  # what a penalty resists must not move, like a row whose optimum is finite
+            X, side = np.concatenate([X, _resisted(penalty)]), np.concatenate([side, np.zeros(len(penalty))])
+    proof = None if largest else polish(X, side, free, found.direction[group])
     if proof is None or not proof.proved:
-        proof = decide(X[present], side[present], free)
-    moved = np.zeros(len(X), bool)
-    moved[present] = proof.moved
+        proof = decide(X, side, free)
+    moved = np.zeros(len(present), bool)
+    moved[present] = proof.moved[:n]
     return replace(proof, moved=moved)
+
+
+def _resisted(penalty: np.ndarray) -> np.ndarray:
+    """Rows (p, p) of which a direction is a combination as far as a penalty resists it. penalty: (p, p)."""
+    values, vectors = np.linalg.eigh(penalty)
+    return np.where(values > NULL * values[-1], 1.0, 0.0)[:, None] * vectors.T

@@ -67,7 +67,8 @@ def _share(task: Task, group: int, family: Family, rows: int, count: int, positi
     if broken is not None:
         y, X = np.where(broken, np.nan, y), np.where(broken[:, None, :], 0.0, X)
     used = Chunks(jnp.zeros((), jnp.int32), jnp.asarray(-(-n // rows), jnp.int32))
-    return _prepared(family, Rows(Dense(X), y, weights, offset), used)
+    parts: list[Any] = [X, y, weights, offset]
+    return _prepared(family, Rows(Dense(parts[0]), *parts[1:]), used)
 
 
 def _chunked(values: np.ndarray, rows: int, count: int, dtype: Any) -> np.ndarray:

@@ -112,6 +112,21 @@ def cholesky(information: Array, tolerance: float | None = None) -> Factor:
     return Factor(upper, scale, aliased, 1.0 / scale, jnp.min(jnp.where(aliased, 1.0, pivots)))
 
 
+def semidefinite_root(matrix: Array) -> Array:
+    """R (p, p), upper triangular, with R'R the symmetric, positive semidefinite `matrix` (p, p), whose dependent rows are
+    zero in R."""
+    least = 1e3 * jnp.finfo(matrix.dtype).eps * jnp.diagonal(matrix)  # what rounding leaves
+
+    def next_row(j: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        root, left = state
+        pivot = left[j, j]
+        some = pivot > least[j]
+        row = jnp.where(some, left[j] * jax.lax.rsqrt(jnp.where(some, pivot, 1.0)), 0.0)
+        return root.at[j].set(row), left - row[:, None] * row
+
+    return jnp.triu(jax.lax.fori_loop(0, len(matrix), next_row, (jnp.zeros_like(matrix), matrix))[0])
+
+
 def _eliminate_panel(rows: Array, tolerance: float | None) -> tuple[Array, Array]:
     """The next rows (b, m) of the triangular factor, of what those before have left of the matrix, and their pivots (b,)."""
     b, m = rows.shape

@@ -23,7 +23,7 @@ from jaxglm.formula import Materialised, Parsed, materialise, parse
 from jaxglm.groups import Groups, combine
 from jaxglm.irls.options import IRLS
 from jaxglm.observations import Observations, log_exposure
-from jaxglm.penalty import Ridge
+from jaxglm.penalty import ElasticNet, Ridge
 from jaxglm.results import GLMResults, Table
 from jaxglm.tables import RESERVED
 from jaxglm.weights import split
@@ -64,7 +64,7 @@ def glm(
     offset: Any = None,
     exposure: Any = None,
     start: Any = None,
-    penalty: Ridge | None = None,
+    penalty: Ridge | ElasticNet | None = None,
     missing: str = "drop",
     options: IRLS = IRLS(),  # noqa: B008
     precision: str = "float64",
@@ -311,9 +311,9 @@ def _many_responses(
         lost &= (columns.weights != 0)[:, None]
     Y, weights = Y[used].T, None if columns.weights is None else columns.weights[used]
     dropped = lost.sum(axis=0)
-    if missing == "drop" and np.isnan(Y).any():
-        weights = np.where(np.isnan(Y), 0.0, 1.0 if weights is None else weights)
-    elif missing == "invalid":
-        dropped = dropped * 0
     observations = Observations(made.X, Y, weights, _offset(made, columns, used), None, Y.shape[0])
+    if missing == "invalid":
+        dropped = dropped * 0
+    elif np.isnan(Y).any():
+        observations = observations.without(lost[used].T)
     return Groups(("response",), (labels,), np.zeros(0, np.int64)), observations, dropped

@@ -26,7 +26,8 @@ class Observations:
     """X: (N, p), (n, p) or (g, n, p); own: a last column of each fit's own, or None; y, weights, offset: shapes
     that broadcast to that of the rows, the latter two also None; codes: (N,) where each row belongs to one group, -1
     where to none, else None; g: the number of groups; frequencies: how many rows each stands for, a shape as that of
-    weights, of which they are a factor, or None."""
+    weights, of which they are a factor, or None; lost: rows dropped for missing values, of a shape like that of y, or None
+    where there are none."""
 
     X: np.ndarray
     y: np.ndarray
@@ -36,15 +37,34 @@ class Observations:
     g: int
     own: Features | None = None
     frequencies: np.ndarray | None = None
+    lost: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of row-wise quantities."""
         return self.codes.shape if self.codes is not None else (self.g, self.X.shape[-2])
 
+    @property
+    def constant_columns(self) -> np.ndarray:
+        """(p,): columns that are the same number, other than zero, in all rows, missing ones apart."""
+        columns = self.X.reshape(-1, self.X.shape[-1]).T
+        first = np.array([column[np.argmax(~np.isnan(column))] if len(column) else 0.0 for column in columns])
+        same = np.array([np.all((column == value) | np.isnan(column)) for column, value in zip(columns, first, strict=True)])
+        constant = same & np.isfinite(first) & (first != 0)
+        return constant if self.own is None else np.append(constant, False)
+
     def rows(self, values: np.ndarray | None, default: float) -> np.ndarray:
         """y, weights or offset in the shape of the rows."""
         return np.full(self.shape, default) if values is None else np.broadcast_to(values, self.shape)
+
+    def without(self, lost: np.ndarray) -> Observations:
+        """Without the rows that are `lost`, of a shape like that of y: they get weight zero."""
+        weights = np.ones(1) if self.weights is None else self.weights
+        return replace(self, weights=np.where(lost, 0.0, weights), lost=lost)
+
+    def fitted_only(self, values: np.ndarray) -> np.ndarray:
+        """Values of all rows, NaN where a row was dropped."""
+        return values if self.lost is None else np.where(self.lost, np.nan, values)
 
     def prior_weights(self) -> np.ndarray:
         """Prior weights in the shape of the rows, zero where a row is not there."""
@@ -89,7 +109,15 @@ class Observations:
         """The rows as fitting wants them; sort: a `groups.Order` where there are codes."""
         if sort is not None:
             return Stacked(self.X, self.y, self.weights, self.offset, sort.order, sort.starts, sort.sizes)
-        return Crossed(self.X, self.y, self.weights, self.offset, self.g, self.own)
+        return Crossed(self._sound_X(), self.y, self.weights, self.offset, self.g, self.own)
+
+    def _sound_X(self) -> np.ndarray:
+        """X; zeros in rows of a shared one that no fit has, where something in it is not finite: fits could not go the
+        quick way with it."""
+        if self.X.ndim == 3 or self.weights is None or np.isfinite(self.X).all():
+            return self.X
+        absent = (self.weights == 0).reshape(-1, len(self.X)).all(axis=0)
+        return np.where(absent[:, None], 0.0, self.X)
 
     def sorted_source(self) -> Source:
         """The same, rows with codes sorted by them."""
@@ -116,7 +144,7 @@ class Observations:
             def pick(values: np.ndarray | None) -> Any:
                 return None if values is None else np.broadcast_to(values, self.shape)[inside]
 
-            rest = {"codes": self.codes[inside] * 0, "g": 1, "frequencies": pick(self.frequencies)}
+            rest = {"codes": self.codes[inside] * 0, "g": 1, "frequencies": pick(self.frequencies), "lost": pick(self.lost)}
             return Observations(self.X[inside], pick(self.y), pick(self.weights), pick(self.offset), **rest)
 
         def row(values: np.ndarray | None) -> Any:
@@ -128,7 +156,8 @@ class Observations:
             X = np.column_stack([X, self.own.numbers(k)])
             weights = self.own.weights(np.ones(len(X)) if weights is None else weights, k)
         rest = {"codes": np.zeros(len(X), np.int64), "g": 1, "own": None, "frequencies": row(self.frequencies)}
-        return replace(self, X=X, y=row(self.y), weights=weights, offset=row(self.offset), **rest)
+        rows = {"y": row(self.y), "weights": weights, "offset": row(self.offset), "lost": row(self.lost)}
+        return replace(self, X=X, **rows, **rest)
 
 
 def counted(solution: Solution) -> np.ndarray:

@@ -48,6 +48,9 @@ class Source(Protocol):
     def pick(self, groups: np.ndarray, positions: np.ndarray) -> Picked:
         """The rows at `positions` inside `groups`, two integer arrays that broadcast to one shape."""
 
+    def only(self, columns: np.ndarray) -> Source:
+        """The same rows with some of the columns (k,); with one of zeros where there are none."""
+
 
 @dataclass(frozen=True)
 class Stacked:
@@ -72,6 +75,9 @@ class Stacked:
         weights = np.ones(index.shape) if self.weights is None else self.weights[index]
         offset = None if self.offset is None else self.offset[index]
         return Picked(self.X[index], self.y[index], weights, offset)
+
+    def only(self, columns: np.ndarray) -> Stacked:
+        return replace(self, X=_chosen(self.X, columns))
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,22 @@ class Crossed:
             X = np.concatenate([X, self.own.numbers((groups, positions))[..., None]], axis=-1)
             weights = self.own.weights(weights, (groups, positions))
         return Picked(X, rows(self.y), weights, None if self.offset is None else rows(self.offset))
+
+    def only(self, columns: np.ndarray) -> Crossed:
+        if self.own is None:
+            return replace(self, X=_chosen(self.X, columns))
+        shared, weights = columns[columns < self.p - 1], self.weights
+        if 0 < len(shared) < len(columns):
+            return replace(self, X=_chosen(self.X, shared))
+        if self.own.drop:
+            weights = self.own.weights(np.ones(self.X.shape[0]) if weights is None else weights, slice(None))
+        X = _chosen(self.X, columns) if len(shared) == len(columns) else self.own.numbers(slice(None))[..., None]
+        return replace(self, X=X, weights=weights, own=None)
+
+
+def _chosen(X: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Some columns of X (..., p), or one of zeros."""
+    return X[..., columns] if len(columns) else np.zeros((*X.shape[:-1], 1))
 
 
 def piece(source: Source, group: int, positions: range) -> Picked:

@@ -256,6 +256,7 @@ class GLMResults(Inference):
 
     def _in_rows(self, values: np.ndarray) -> np.ndarray:
         """In the user's rows, NaN where they were dropped."""
+        values = self._rows().fitted_only(values)
         if not self.many and self._rows().codes is None:
             values = values[0]
         if self.table is None or self.table.used is None:

@@ -48,6 +48,7 @@ class Method(enum.IntEnum):
     """
 
     IRLS = 0
+    ELASTIC_NET = 1
 
     @property
     def label(self) -> str:

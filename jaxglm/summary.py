@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxglm.errors import listed
 from jaxglm.observations import counted
-from jaxglm.status import Status, StatusWarning
+from jaxglm.status import Method, Status, StatusWarning
 
 
 def counts(result: Any) -> list[tuple[Status, int]]:
@@ -28,14 +28,14 @@ def short(result: Any) -> str:
     return f"<GLMResults: {len(result)} fits, {family}, {terms}; {states or 'none'}>"
 
 
-def warn(result: Any) -> None:
-    """One `StatusWarning` if some fits did not converge."""
+def warn(result: Any, stacklevel: int = 5) -> None:
+    """One `StatusWarning` if some fits did not converge. stacklevel: of the user's call."""
     failed = [(status, count) for status, count in counts(result) if status != Status.CONVERGED]
     if not failed:
         return
     if not result.many:
         status = failed[0][0]
-        warnings.warn(f"{status.label}: {status.message}", StatusWarning, stacklevel=5)
+        warnings.warn(f"{status.label}: {status.message}", StatusWarning, stacklevel=stacklevel)
         return
     lines = []
     for status, count in failed:
@@ -47,7 +47,7 @@ def warn(result: Any) -> None:
         f"{sum(count for _, count in failed)} of {len(result)} fits did not converge: {'; '.join(lines)}. "
         "See fit.status; jaxglm.Status(code).message says what each means and what to do.",
         StatusWarning,
-        stacklevel=5,
+        stacklevel=stacklevel,
     )
 
 
@@ -99,6 +99,8 @@ def _one(result: Any) -> list[str]:
     lines.append(
         f"Rows: {result.n_obs}{f' ({result.n_dropped} dropped)' if result.n_dropped else ''}   Steps: {result.n_iterations}"
     )
+    if result.method == Method.ELASTIC_NET.label:
+        lines.append("An elastic net has no standard errors: its estimates are shrunken, and some are set to zero.")
     lines.append(f"Status: {result.status.label}")
     if result.status != Status.CONVERGED:
         lines.append(result.status.message)

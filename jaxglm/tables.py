@@ -60,6 +60,43 @@ def glance(result: Any) -> Any:
     return _build(result, columns)
 
 
+def tidy_path(path: Any, zeros: bool) -> Any:
+    """See `Path.tidy`."""
+    from jaxglm import frames
+
+    along, (g, length) = path.paths.along, path.paths.strengths.shape
+    columns, p = _steps(path, len(path.names)), len(path.names)
+    columns["term"] = frames.Encoded(np.tile(np.arange(p), g * length), list(path.names))
+    columns["estimate"] = along.coefficients.reshape(-1)
+    if not zeros:
+        used = columns["estimate"] != 0
+        columns["term"] = frames.Encoded(columns["term"].codes[used], list(path.names))
+        columns = {name: value[used] if isinstance(value, np.ndarray) else value for name, value in columns.items()}
+    return frames.build(columns, frames.Kind.PANDAS)
+
+
+def glance_path(path: Any) -> Any:
+    """See `Path.glance`."""
+    from jaxglm import frames
+
+    columns = _steps(path, 1)
+    for name in ("df", "deviance", "explained", "log_likelihood", "aic", "bic", "n_iterations"):
+        columns[name] = np.reshape(getattr(path, name), -1)
+    if path.folds is not None:
+        columns["loss"], columns["loss_error"] = (np.reshape(part, -1) for part in vars(path.losses).values())
+    columns["status"] = frames.Encoded(path.paths.along.status.reshape(-1), [status.label for status in Status])
+    return frames.build(columns, frames.Kind.PANDAS)
+
+
+def _steps(path: Any, repeat: int) -> dict[str, Any]:
+    """The columns that name the steps of a path."""
+    g, length = path.paths.strengths.shape
+    columns = _keys(path, length * repeat)
+    columns["step"] = np.tile(np.repeat(np.arange(length), repeat), g)
+    columns["lambda"] = np.repeat(path.paths.strengths.reshape(-1), repeat)
+    return columns
+
+
 def augment(result: Any) -> Any:
     """See `GLMResults.augment`."""
     from jaxglm import frames

@@ -11,20 +11,23 @@ import numpy as np
 from jaxglm.family import Family
 from jaxglm.irls.options import IRLS
 from jaxglm.packing import Source
+from jaxglm.penalty import Net
 
 
 @dataclass(frozen=True)
 class Task:
     """What is to be fitted: g groups with p coefficients.
 
-    source: their rows; family: its parameters are scalars or (g,); penalty: (p,), (g, p) or None; start: likewise; dtype:
-    of the fast pass; device: a JAX device or None for the default one.
+    source: their rows; family: its parameters are scalars or (g,); penalty: a ridge, (p,), (g, p) or (g, p, p), or None;
+    net: an elastic net, or None; start: (p,), (g, p) or None; dtype: of the fast pass; device: a JAX
+    device or None for the default one.
     """
 
     source: Source
     family: Family
     penalty: np.ndarray | None = None
     start: np.ndarray | None = None
+    net: Net | None = None
     options: IRLS = IRLS()  # noqa: RUF009
     dtype: Any = np.float64
     device: Any = None
@@ -36,7 +39,13 @@ class Task:
             return values if values is None or np.ndim(values) == axes else np.asarray(values)[groups]
 
         return replace(
-            self, source=source, family=self.family.of(groups), penalty=part(self.penalty, 1), start=None, dtype=np.float64
+            self,
+            source=source,
+            family=self.family.of(groups),
+            penalty=part(self.penalty, 1),
+            start=None,
+            net=None if self.net is None else replace(self.net, strengths=self.net.strengths[groups]),
+            dtype=np.float64,
         )
 
     def one(self, k: int, source: Source) -> Task:

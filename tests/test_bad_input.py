@@ -65,7 +65,7 @@ ARRAYS = {  # a call, the words of its message
     "start of another length": (lambda: fit(X, y, start=[0.0]), ["start", "(2,)", "(1,)"]),
     "penalty of another length": (lambda: fit(X, y, penalty=Ridge(np.ones(3))), ["penalty", "(2,)", "(3,)"]),
     "penalty below zero": (lambda: fit(X, y, penalty=Ridge(-1.0)), ["strength", "nonnegative"]),
-    "penalty that is a number": (lambda: fit(X, y, penalty=1.0), ["penalty", "Ridge"]),
+    "penalty that is a number": (lambda: fit(X, y, penalty=1.0), ["penalty", "Ridge", "ElasticNet"]),
     "family unknown": (lambda: fit(X, y, family="possion"), ["'possion'", "Did you mean 'poisson'"]),
     "family of another type": (lambda: fit(X, y, family=3), ["family", "3"]),
     "link of another family": (lambda: families.named("poisson", "logit"), ["poisson", "logit", "log"]),

@@ -25,17 +25,18 @@ FILES = {
 LAYERS = [
     "errors status threads links logarithms deviances family log_likelihoods families",
     "designs linalg penalty rows",
-    "irls irls.options irls.carry irls.seldom irls.working irls.problem irls.normal irls.loop irls.solution irls.plain "
-    "irls.solve irls.alike irls.blocks irls.many irls.ragged irls.fused irls.fused.special irls.fused.programs "
-    "irls.fused.tiles irls.fused.recipes irls.fused.unrolled irls.fused.kernel irls.fused.launch irls.fused.guard "
-    "irls.lanes irls.lanes.code irls.lanes.functions irls.lanes.translate irls.lanes.program irls.lanes.kernel "
-    "irls.lanes.machine irls.lanes.run irls.lanes.guard",
-    "check separation packing task kernels large ends limits fitting passes",
-    "groups observations wald residuals leverage sandwich bootstrap robust weights influence log_tails distributions "
-    "quantile_residuals portions overdispersion zero_inflation verdict columns frames formula_parsing formula prediction "
-    "tables diagnostics summary storage pictures pictures.canvas pictures.terms pictures.states pictures.rows diagnosed "
-    "pictured inference results",
+    "irls irls.options irls.carry irls.seldom irls.working irls.problem irls.normal irls.loop irls.solution irls.lasso "
+    "irls.path irls.plain irls.solve irls.alike irls.blocks irls.many irls.ragged irls.fused irls.fused.special "
+    "irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled irls.fused.kernel irls.fused.launch "
+    "irls.fused.guard irls.lanes irls.lanes.code irls.lanes.functions irls.lanes.translate irls.lanes.program "
+    "irls.lanes.kernel irls.lanes.machine irls.lanes.run irls.lanes.guard",
+    "check separation packing task kernels large ends limits elastic_net fitting passes",
+    "groups observations missing wald residuals leverage sandwich bootstrap robust weights influence log_tails "
+    "distributions quantile_residuals portions overdispersion zero_inflation verdict columns frames formula_parsing formula "
+    "prediction tables diagnostics summary storage pictures pictures.canvas pictures.terms pictures.states pictures.rows "
+    "diagnosed pictured inference results paths",
     "arrays",
+    "regularization",
     "datasets files model",
     "demo cli jaxglm __main__",
 ]

@@ -30,6 +30,7 @@ from jaxglm.irls.normal import Algebra
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import Problem
 from jaxglm.irls.working import Working, where_present, working
+from jaxglm.penalty import diagonal, pulled
 from jaxglm.rows import HARMLESS, Rows, Totals
 from jaxglm.status import Status
 
@@ -119,7 +120,7 @@ def look(problem: Problem, algebra: Algebra, options: IRLS, state: State) -> See
 def evaluate(problem: Problem, algebra: Algebra, state: State, seen: Seen) -> Trial:
     """What has been seen at the trial point of `state`, weighed up."""
     coefficients = state.coefficients + state.step
-    solved = algebra.solve(seen.collected, problem.penalty, problem.pull(coefficients), state.keep)
+    solved = algebra.solve(seen.collected, problem.penalty, problem.origins(coefficients), state.keep)
     objective = 2.0 * seen.loss - state.constant + problem.penalty_at(coefficients)
     # The length of eta, by its parts, and of the responses.
     of_eta = jnp.sqrt(seen.offset_square) + jnp.sum(jnp.abs(coefficients) * solved.factor.lengths)
@@ -167,7 +168,9 @@ def judged(problem: Problem, state: State, seen: Watched) -> tuple[Array, Array]
     """Whether the step is too long to stop at, and whether it proves separation."""
     epsilon, against = jnp.finfo(problem.dtype).eps, seen.against
     if problem.penalty is not None:
-        against = jnp.maximum(against, jnp.max(jnp.where(problem.penalty > 0, problem.extent_of(state.step), 0.0)))
+        penalized = diagonal(problem.penalty)
+        held = pulled(problem.penalty, state.step) / jnp.where(penalized > 0, penalized, 1.0)
+        against = jnp.maximum(against, jnp.max(jnp.where(penalized > 0, problem.extent_of(held), 0.0)))
     moving = ((seen.reach > MOVING * (1.0 + seen.extent)) & problem.family.can_separate) | ~seen.informed
     return moving, (seen.gain > jnp.sqrt(epsilon) * seen.extent) & (against <= SEPARATION * seen.gain)
 
@@ -226,7 +229,7 @@ def initial(problem: Problem, algebra: Algebra, tolerance: float) -> State:
         return row.weights, wanted, Totals((jnp.sum(2.0 * row.loss - row.deviance), jnp.sum(at_zero.loss)))
 
     collected, totals = algebra.gather(rows, look)
-    solved = algebra.solve(collected, problem.penalty, problem.pull(None, None), problem.keep, tolerance)
+    solved = algebra.solve(collected, problem.penalty, problem.origins(None, None), problem.keep, tolerance)
     start, safe = solved.increments[:, 0], solved.increments[:, 1]
     constant, at_zero = totals.sums
     zero_valid = jnp.isfinite(at_zero)

@@ -47,9 +47,9 @@ def solve_many(
     """Fit g generalized linear models.
 
     X: (n, p), shared, or (g, n, p), each its own; y, weights, offset: (n,) or (g, n); penalty: `Ridge` with a strength
-    of shape (), (p,) or (g, p); start: (p,) or (g, p); the family's parameters: scalars or (g,). At least one of X, y,
-    weights, offset has the leading axis. Returns a `Solution` whose fields all have the leading axis g. A pure function
-    like `solve`, and differentiable like it. Raises ValueError on shapes that do not fit together.
+    of shape (), (p,) or (g, p), or a matrix (p, p) or (g, p, p); start: (p,) or (g, p); the family's parameters: scalars or
+    (g,). At least one of X, y, weights, offset has the leading axis. Returns a `Solution` whose fields all have the leading
+    axis g. A pure function like `solve`, and differentiable like it. Raises ValueError on shapes that do not fit together.
 
     >>> import jax.numpy as jnp
     >>> from jaxglm import families, irls
@@ -61,9 +61,7 @@ def solve_many(
     given = Given.of(X, y, weights, offset, family)
     shape, dtype = given.X.shape, given.X.dtype
     g = number_of_fits(shape, given.rows)
-    strength = None if penalty is None else jnp.asarray(penalty.strength, dtype)
-    if strength is not None and strength.ndim < 2:
-        strength = jnp.broadcast_to(strength, shape[-1:])
+    strength = None if penalty is None else penalty.of_many(g, shape[-1], dtype)
     data = Data(given.X, given.y, given.weights, given.offset, strength, typed(family, dtype), shared=shares(shape))
     start = None if start is None else jnp.asarray(start, dtype)
     device = default_device()
@@ -99,12 +97,12 @@ def _solve_in_windows(g: int, options: IRLS, blocks: Blocks, data: Data, start: 
 
 def _solve_by_lanes(g: int, options: IRLS, data: Data, start: Array | None, device: Any) -> Solution | None:
     """Solve fits whose data are at hand by lanes of a CPU, as far as these go; None where that is not possible."""
-    X, y, weights, offset, penalty, start = (
-        None if part is None else np.asarray(part)
-        for part in (data.X, data.y, data.weights, data.offset, data.penalty, start)
-    )
+    given = (data.X, data.y, data.weights, data.offset, data.penalty, start)
+    X, y, weights, offset, penalty, begin = (None if part is None else np.asarray(part) for part in given)
+    assert X is not None
+    assert y is not None
     rows = lanes.Rows(X, y, weights, offset, np.zeros(g, np.int64), np.full(g, X.shape[-2]), shared=X.ndim == 2)
-    job = lanes.Job(rows, jax.tree.map(np.asarray, data.family), penalty, start, options, X.dtype)
+    job = lanes.Job(rows, jax.tree.map(np.asarray, data.family), penalty, begin, options, X.dtype)
     if not lanes.fits(job, rows.sizes).all() or lanes.available(job, device):
         return None
     found = nothing(g, rows.p)

@@ -17,8 +17,19 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxglm.designs import HIGHEST, Design, from_pairs
-from jaxglm.linalg import LARGEST, Factor, Small, cholesky, least_pivot, orthogonal, small_solve, stack
+from jaxglm.linalg import (
+    LARGEST,
+    Factor,
+    Small,
+    cholesky,
+    least_pivot,
+    orthogonal,
+    semidefinite_root,
+    small_solve,
+    stack,
+)
 from jaxglm.links import STATIC
+from jaxglm.penalty import as_matrix, pulled
 from jaxglm.rows import Rows, Shares, Totals, accumulate
 
 
@@ -38,8 +49,9 @@ class Algebra:
     """One way of solving.
 
     collect(design, weights, scores): from working weights (n,) and right-hand sides as scores (k, n); merge: adds up.
-    solve(collected, penalty, pull, keep, tolerance): with penalty (p,) on the diagonal, pull (p, k) added to the
-    right-hand sides, and only the columns to `keep` (p,); `tolerance` says which further columns are dependent.
+    solve(collected, penalty, origins, keep, tolerance): with a penalty (p,) or (p, p), which pulls each right-hand side's
+    coefficients back from its column of `origins` (p, k), and only the columns to `keep` (p,); `tolerance` says which
+    further columns are dependent.
     normal(collected, p): X'WX and X's, without penalty.
     squares: whether it works with the square of the design, and so with the square of its condition number.
     """
@@ -105,9 +117,11 @@ def _whole(gram: _Gram, p: int) -> _Gram:
     return gram if gram.information.ndim == 2 else replace(gram, information=from_pairs(gram.information, p))
 
 
-def _penalized(gram: _Gram, penalty: Array | None, pull: Array | None) -> _Gram:
-    information = gram.information if penalty is None else gram.information + jnp.diag(penalty)
-    return _Gram(information, gram.scores if pull is None else gram.scores + pull)
+def _penalized(gram: _Gram, penalty: Array | None, origins: Array | None) -> _Gram:
+    if penalty is None:
+        return gram
+    scores = gram.scores if origins is None else gram.scores - pulled(penalty, origins)
+    return _Gram(gram.information + as_matrix(penalty), scores)
 
 
 def _solved(factor: Factor, whitened: Array) -> Solved:
@@ -115,18 +129,18 @@ def _solved(factor: Factor, whitened: Array) -> Solved:
 
 
 @jax.jit
-def _solve_gram(gram: _Gram, penalty: Array | None, pull: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
-    gram = _penalized(_whole(gram, len(keep)), penalty, pull)
+def _solve_gram(gram: _Gram, penalty: Array | None, origins: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
+    gram = _penalized(_whole(gram, len(keep)), penalty, origins)
     unit = jnp.eye(keep.shape[0], dtype=gram.information.dtype)
     factor = replace(cholesky(jnp.where(keep[:, None] & keep, gram.information, unit)), aliased=~keep)
     return _solved(factor, factor.whiten(gram.scores))
 
 
 @jax.jit
-def _solve_small(gram: _Gram, penalty: Array | None, pull: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
+def _solve_small(gram: _Gram, penalty: Array | None, origins: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
     if len(keep) > LARGEST and gram.information.ndim == 2:
-        return _solve_gram(gram, penalty, pull, keep)
-    gram = _penalized(_whole(gram, len(keep)), penalty, pull)
+        return _solve_gram(gram, penalty, origins, keep)
+    gram = _penalized(_whole(gram, len(keep)), penalty, origins)
     return Solved(*small_solve(gram.information, gram.scores, keep))
 
 
@@ -138,13 +152,13 @@ def _collect_triangle(design: Design, weights: Array, scores: Array) -> Array:
     return stack(jnp.zeros((k, k), rows.dtype), rows)
 
 
-def _solve_triangle(upper: Array, penalty: Array | None, pull: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
+def _solve_triangle(upper: Array, penalty: Array | None, origins: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
     p = keep.shape[0]
     k = upper.shape[0] - p
     if penalty is not None:
-        root = jnp.sqrt(penalty)
-        pulled = jnp.zeros((p, k), upper.dtype) if pull is None else pull / jnp.where(root > 0, root, 1.0)[:, None]
-        upper = stack(upper, jnp.concatenate([jnp.diag(root), pulled], axis=1))
+        root = semidefinite_root(penalty) if penalty.ndim == 2 else jnp.diag(jnp.sqrt(penalty))
+        wanted = jnp.zeros((p, k), upper.dtype) if origins is None else -jnp.matmul(root, origins, precision=HIGHEST)
+        upper = stack(upper, jnp.concatenate([root, wanted], axis=1))
     return _solved(*orthogonal(upper, k, keep, tolerance))
 
 

@@ -145,7 +145,7 @@ def begin(problem: Problem) -> Reached:
 
 def _linearised(problem: Problem) -> Solved:
     collected, _ = PLAIN.gather(problem.rows, Partial(_look_at_start, problem.bared))
-    return PLAIN.solve(collected, problem.penalty, problem.pull(None), problem.keep)
+    return PLAIN.solve(collected, problem.penalty, problem.origins(None), problem.keep)
 
 
 def _look_at_start(problem: Problem, part: Rows) -> tuple[Array, Array, Totals]:
@@ -180,14 +180,12 @@ def _look(family: Family, floor: Array | None, coefficients: Array, part: Rows) 
 
 
 @partial(jax.jit, static_argnames=("options", "few", "newton"))
-def _moved(
-    problem: Problem, options: IRLS, few: int, state: Reached, newton: bool, collected: Any, totals: Totals
-) -> Reached:
+def _moved(problem: Problem, options: IRLS, few: int, state: Reached, newton: bool, collected: Any, totals: Totals) -> Reached:
     """Where the step leads that has been collected."""
     family = problem.family
     # Where dispersion is known and no weights change, what is expected of Pearson's statistic does.
     chi_square = totals.sums if newton or family.dispersion is None else problem.total_weight
-    solved = PLAIN.solve(collected, problem.penalty, problem.pull(state.coefficients), problem.keep)
+    solved = PLAIN.solve(collected, problem.penalty, problem.origins(state.coefficients), problem.keep)
     decrement, n_iterations = solved.decrements[0], state.n_iterations + 1
     length, within = jnp.sqrt(decrement), options.tol * _unit(problem, chi_square)
     # The error left is at most rate / (1 - rate) of a step; the first has no rate, and has to be within tolerance itself.

@@ -11,6 +11,7 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jaxglm.family import Family
+from jaxglm.penalty import diagonal, pulled
 from jaxglm.rows import Rows, Shares, Totals, fold
 
 
@@ -19,11 +20,11 @@ from jaxglm.rows import Rows, Shares, Totals, fold
 class Problem:
     """A fit to be made. The design's columns are X / scale, so coefficients inside are the user's times scale.
 
-    rows: `Rows` or `Shares`; penalty, start: (p,), on the scaled coefficients, or None; n_obs: rows of nonzero weight; total_weight: the sum of the
-    positive ones;
-    mean_response: their weighted mean of y; sound: whether every row is finite and valid; bare: whether all rows are
-    (`Family.bare`); keep: (p,), columns that are not nothing but zeros, like a dummy of a level that is absent; reach: (p,),
-    the largest absolute value of each column, None where nobody watches for separation.
+    rows: `Rows` or `Shares`; penalty: (p,), or (p, p), and start: (p,), on the scaled coefficients, or None; n_obs: rows of
+    nonzero weight; total_weight: the sum of the positive ones; mean_response: their weighted mean of y; sound: whether every
+    row is finite and valid; bare: whether all rows are (`Family.bare`); keep: (p,), columns that are not nothing but zeros,
+    like a dummy of a level that is absent; reach: (p,), the largest absolute value of each column, None where nobody watches
+    for separation.
     """
 
     rows: Any
@@ -61,13 +62,14 @@ class Problem:
 
     def penalty_at(self, coefficients: Array) -> Array:
         """What the penalty adds to the deviance."""
-        return jnp.zeros((), self.dtype) if self.penalty is None else jnp.sum(self.penalty * coefficients**2)
+        return jnp.zeros((), self.dtype) if self.penalty is None else jnp.sum(coefficients * pulled(self.penalty, coefficients))
 
-    def pull(self, *coefficients: Array | None) -> Array | None:
-        """What the penalty adds to X's, one column for each coefficient vector; None among them means no pull."""
+    def origins(self, *coefficients: Array | None) -> Array | None:
+        """From where the penalty pulls to zero, (p, k), one column for each right-hand side; None among them means that it
+        does not. None as a whole where there is no penalty."""
         if self.penalty is None:
             return None
-        return jnp.stack([jnp.zeros_like(self.scale) if b is None else -self.penalty * b for b in coefficients], axis=1)
+        return jnp.stack([jnp.zeros_like(self.scale) if b is None else b for b in coefficients], axis=1)
 
 
 def typed(family: Family, dtype: Any) -> Family:
@@ -112,10 +114,15 @@ def _count(family: Family, part: Rows) -> Totals:
 
 
 def pose(
-    rows: Rows | Shares, family: Family, scale: Array, penalty: Array | None = None, start: Array | None = None, watched: bool = True
+    rows: Rows | Shares,
+    family: Family,
+    scale: Array,
+    penalty: Array | None = None,
+    start: Array | None = None,
+    watched: bool = True,
 ) -> Problem:
     """The problem of fitting prepared `rows`, whose design's columns have been divided by `scale`; penalty and start
-    (p,) are in the user's terms; watched: see `Problem`."""
+    are in the user's terms; watched: see `Problem`."""
     totals = fold(rows, Partial(_count, family))
     n_obs, total_weight, total_response, unsound, more = totals.sums
     reach = totals.peaks.astype(scale.dtype)
@@ -123,13 +130,13 @@ def pose(
         rows=rows,
         family=family,
         scale=scale,
-        penalty=None if penalty is None else penalty / scale**2,
+        penalty=penalty if penalty is None else penalty / (scale**2 if penalty.ndim == 1 else scale[:, None] * scale),
         start=None if start is None else start * scale,
         n_obs=n_obs,
         total_weight=total_weight,
         mean_response=total_response / jnp.where(total_weight > 0, total_weight, 1.0),
         sound=unsound == 0,
         bare=more == 0,
-        keep=reach > 0 if penalty is None else (reach > 0) | (penalty > 0),
+        keep=reach > 0 if penalty is None else (reach > 0) | (diagonal(penalty) > 0),
         reach=reach if watched else None,
     )

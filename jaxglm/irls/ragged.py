@@ -8,9 +8,9 @@ and stops when the last block is done. `jaxglm.packing` makes the tiles.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +19,16 @@ from jax import Array
 from jaxglm.designs import Dense
 from jaxglm.family import Family
 from jaxglm.irls.options import IRLS
+from jaxglm.irls.path import PathSolution, Shrinkage, largest_strength, solve_path
 from jaxglm.irls.plain import solve_plain
 from jaxglm.irls.problem import pose
 from jaxglm.irls.solution import Solution
 from jaxglm.irls.solve import solve_problem
-from jaxglm.rows import Chunks, Rows
+from jaxglm.irls.working import working
+from jaxglm.rows import Chunks, Rows, Totals, fold
+
+T = TypeVar("T")
+L = TypeVar("L", bound=Any)
 
 
 @jax.tree_util.register_dataclass
@@ -57,6 +62,26 @@ class Lanes:
     start: Any = None
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PathLanes:
+    """What each fit has along a path, with leading axes (T, lanes): its family's parameters, strengths (L,), and start (p,)."""
+
+    family: Family
+    strengths: Any
+    start: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LossLanes:
+    """What each fit has where its rows are to be predicted, with leading axes (T, lanes): its family's parameters, and L
+    vectors of coefficients (L, p)."""
+
+    family: Family
+    coefficients: Any
+
+
 @partial(jax.jit, static_argnums=(0, 1), static_argnames="arrived")
 def solve_tiles(options: IRLS, plain: bool, tiles: Tiles, lanes: Lanes, *, arrived: bool = False) -> Solution:
     """Solve every block; plain: what normal equations solve in a few passes, the rest being `undecided`; arrived: whether
@@ -70,13 +95,50 @@ def solve_tiles(options: IRLS, plain: bool, tiles: Tiles, lanes: Lanes, *, arriv
     return over_blocks(fit, tiles, lanes.family, lanes)
 
 
+@partial(jax.jit, static_argnums=0)
+def path_tiles(options: IRLS, tiles: Tiles, shrinkage: Shrinkage, lanes: PathLanes) -> PathSolution:
+    """The path of an elastic net in every lane of every block; see `irls.path`."""
+
+    def fit(rows: Rows, lane: PathLanes, scale: Array) -> PathSolution:
+        problem = pose(rows, lane.family, scale, watched=False)
+        return solve_path(problem, options, shrinkage, lane.strengths, lane.start)
+
+    return over_blocks(fit, tiles, lanes.family, lanes)
+
+
+@jax.jit
+def largest_strengths(tiles: Tiles, shrinkage: Shrinkage, lanes: Lanes) -> Array:
+    """The strength at which each lane's path begins, (T, lanes), from the `start` of its free columns."""
+
+    def fit(rows: Rows, lane: Lanes, scale: Array) -> Array:
+        return largest_strength(pose(rows, lane.family, scale, watched=False), shrinkage, lane.start)
+
+    return over_blocks(fit, tiles, lanes.family, lanes)
+
+
+@jax.jit
+def losses_of_tiles(tiles: Tiles, lanes: LossLanes) -> Array:
+    """The deviance of each lane's rows at its L vectors of coefficients, (T, lanes, L)."""
+
+    def fit(rows: Rows, lane: LossLanes, scale: Array) -> Array:
+        def one(coefficients: Array) -> Array:
+            def each(part: Rows) -> Totals:
+                return Totals(jnp.sum(working(lane.family, part, part.eta(coefficients * scale)).deviance))
+
+            return fold(rows, each).sums
+
+        return jax.lax.map(one, lane.coefficients)
+
+    return over_blocks(fit, tiles, lanes.family, lanes)
+
+
 def over_blocks(one: Callable[[Rows, Any, Array], Any], tiles: Tiles, family: Family, lanes: Any) -> Any:
     """`one` of every fit, block by block: of its rows, of its part of `lanes` and of its scale. family: has leading axes (T,
     lanes), as all of `lanes` and what comes out."""
     prepared = _prepare(tiles, family)
 
     def fit(rows: Rows, chunks: Chunks, lane: Any, scale: Array) -> Any:
-        return one(Rows(rows.design, rows.y, rows.weights, rows.offset, chunks), lane, scale)
+        return one(replace(rows, chunks=chunks), lane, scale)
 
     @jax.jit  # so that asking for shapes and doing the work are traced once
     def block(index: Array) -> Any:

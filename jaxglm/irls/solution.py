@@ -97,8 +97,8 @@ def statistics(problem: Problem, algebra: Algebra, coefficients: Array, keep: Ar
     """The statistics at scaled coefficients; null is the null model's intercept where there is an offset."""
     family = problem.family
     collected, totals = algebra.gather(problem.rows, Partial(_look, problem.bared, coefficients, null))
-    deviance, null_deviance, log_likelihood, chi_square, invalid = totals.sums
-    solved = algebra.solve(collected, problem.penalty, problem.pull(None, coefficients), keep)
+    deviance, null_deviance, likelihood, chi_square, invalid = totals.sums
+    solved = algebra.solve(collected, problem.penalty, problem.origins(None, coefficients), keep)
     degrees = problem.n_obs - jnp.sum(~solved.factor.aliased, dtype=jnp.int32)
     dispersion = jnp.where(degrees > 0, chi_square / degrees.astype(problem.dtype), jnp.nan)
     if family.dispersion is not None:
@@ -111,12 +111,12 @@ def statistics(problem: Problem, algebra: Algebra, coefficients: Array, keep: Ar
     covariance = solved.factor.inverse() * dispersion
     aliased = solved.factor.aliased
     if family.dispersion is None:
-        log_likelihood = seldom(~problem.bare, lambda: _log_likelihood(problem, coefficients, deviance), -0.5 * deviance)
+        likelihood = seldom(~problem.bare, lambda: log_likelihood(problem, coefficients, deviance), -0.5 * deviance)
     return Statistics(
         covariance=jnp.where(aliased[:, None] | aliased, jnp.nan, covariance),
         deviance=deviance,
         null_deviance=seldom(~spans, lambda: _deviance_of_nothing(problem), null_deviance),
-        log_likelihood=log_likelihood,
+        log_likelihood=likelihood,
         dispersion=dispersion,
         spans_constant=spans,
         solved=solved,
@@ -171,10 +171,14 @@ def _log_likelihoods(family: Family, rows: Rows, eta: Array, dispersion: Array) 
     return jnp.sum(jnp.where(rows.present, family.log_likelihood_at(rows.y, mean, weights, dispersion), 0.0))
 
 
-def _log_likelihood(problem: Problem, coefficients: Array, deviance: Array) -> Array:
-    """The log-likelihood of all rows, where the dispersion that it has is estimated."""
-    n = problem.n_obs.astype(problem.dtype) if problem.family.likelihood_rows == "rows" else problem.total_weight
-    return fold(problem.rows, Partial(_total_log_likelihood, problem.family, coefficients, deviance / n)).sums
+def log_likelihood(problem: Problem, coefficients: Array, deviance: Array) -> Array:
+    """At scaled coefficients; an estimated dispersion is the deviance over rows or weights there."""
+    family, dtype = problem.family, problem.dtype
+    if family.dispersion is not None:
+        dispersion = jnp.asarray(family.dispersion, dtype)
+    else:
+        dispersion = deviance / (problem.n_obs.astype(dtype) if family.likelihood_rows == "rows" else problem.total_weight)
+    return fold(problem.rows, Partial(_total_log_likelihood, family, coefficients, dispersion)).sums
 
 
 def _total_log_likelihood(family: Family, coefficients: Array, dispersion: Array, part: Rows) -> Totals:

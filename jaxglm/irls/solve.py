@@ -27,14 +27,15 @@ from jaxglm.irls.seldom import anywhere
 from jaxglm.irls.solution import Solution, Statistics, conclude, null_intercept, reported, statistics
 from jaxglm.irls.working import where_present, working
 from jaxglm.links import STATIC, ArrayLike
-from jaxglm.penalty import Ridge
+from jaxglm.penalty import Ridge, as_matrix, pulled
 from jaxglm.rows import Rows
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Data:
-    """What a fit is made from, all of it differentiable: X (n, p), y, weights, offset (n,), penalty (p,), family.
+    """What a fit is made from, all of it differentiable: X (n, p), y, weights, offset (n,), penalty (p,) or
+    (p, p), family.
 
     own: (n,), a last column that is this fit's own; shared: whether X is that of many fits, which then share its work.
     """
@@ -94,7 +95,7 @@ def gather_data(
     for name, shape in given.rows.items():
         if shape != (n,):
             raise ValueError(f"{name} must have shape ({n},), one value for each row of X, not {shape}")
-    strength = None if penalty is None else penalty.diagonal(p, dtype)
+    strength = None if penalty is None else penalty.of_one(p, dtype)
     return Data(X, given.y, given.weights, given.offset, strength, typed(family, dtype))
 
 
@@ -203,7 +204,7 @@ def _score(data: Data, coefficients: Array) -> Array:
     rows = problem.rows
     row = working(data.family, rows, rows.eta(coefficients * problem.scale))
     score = rows.design.transposed_dot(row.scores[None, :])[:, 0] * problem.scale
-    return score if data.penalty is None else score - data.penalty * coefficients
+    return score if data.penalty is None else score - pulled(data.penalty, coefficients)
 
 
 def _statistics(options: IRLS, data: Data, coefficients: Array, keep: Array) -> Statistics:
@@ -272,14 +273,14 @@ def step(
     # From coefficients the increment solves for the score; from start values of mu, for the working response itself.
     target = row.scores if coefficients is not None else row.scores + row.weights * (eta - known)
     collected = NORMAL.collect(rows.design, row.weights, target[None, :])
-    solved = NORMAL.solve(collected, problem.penalty, problem.pull(base), problem.keep)
+    solved = NORMAL.solve(collected, problem.penalty, problem.origins(base), problem.keep)
     information, score = NORMAL.normal(collected, len(base))
-    pulled = score[:, 0] if problem.penalty is None else score[:, 0] - problem.penalty * base
-    penalized = information if problem.penalty is None else information + jnp.diag(problem.penalty)
+    down = score[:, 0] if problem.penalty is None else score[:, 0] - pulled(problem.penalty, base)
+    penalized = information if problem.penalty is None else information + as_matrix(problem.penalty)
     return Step(
         coefficients=(base + solved.increments[:, 0]) / problem.scale,
         increment=solved.increments[:, 0] / problem.scale,
-        score=pulled * problem.scale,
+        score=down * problem.scale,
         information=penalized * problem.scale[:, None] * problem.scale,
         deviance=jnp.sum(row.deviance),
         eta=eta,

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 LLVM_TYPES = {"f64": "double", "f32": "float", "i64": "i64", "i32": "i32", "u64": "i64", "u32": "i32", "i8": "i8", "bool": "i1"}
-KINDS = {
+KINDS: dict[np.dtype, str] = {
     np.dtype(np.float64): "f64",
     np.dtype(np.float32): "f32",
     np.dtype(np.int64): "i64",
@@ -31,7 +31,7 @@ KINDS = {
     np.dtype(np.int8): "i8",
     np.dtype(np.bool_): "bool",
 }
-DTYPES = {kind: dtype for dtype, kind in KINDS.items()}
+DTYPES: dict[str, np.dtype] = {kind: dtype for dtype, kind in KINDS.items()}
 COMMUTATIVE = frozenset(["fadd contract", "fmul contract", "add", "mul", "and", "or", "xor"])
 
 

@@ -44,6 +44,8 @@ def _unfit(job: Job, device: Any) -> str | None:
         return f"they take at most {most} columns this way, not {job.rows.p}"
     if (job.options.factorization == "auto") == job.careful:
         return "they make the plain pass, or each way of being careful"
+    if job.penalty is not None and job.penalty.ndim > 2:
+        return "they take penalties of single coefficients only"
     if job.careful and (job.rows.shared or np.dtype(job.dtype) != np.float64):
         return "being careful, they scale columns, each fit its own, in float64"
     return None

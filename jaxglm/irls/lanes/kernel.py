@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxglm.irls.lanes.code import KINDS, LLVM_TYPES, Code, Number, constant
+from jaxglm.irls.lanes.code import DTYPES, KINDS, LLVM_TYPES, Code, Number, constant
 from jaxglm.irls.lanes.program import Shape, traced_prepare, traced_solve
 from jaxglm.irls.lanes.translate import LLVM_OF, Memory, Translator, of_one
 from jaxglm.irls.solution import Solution
@@ -71,7 +71,7 @@ def written(shape: Shape, lanes: int) -> tuple[str, Layout]:
 
 def _solve(shape: Shape, lanes: int) -> tuple[Code, tuple[tuple[int, ...], ...]]:
     """The function that fits one block."""
-    jaxpr, found = traced_solve(shape)
+    jaxpr, _ = traced_solve(shape)
     code, kind = Code(lanes), KINDS[np.dtype(shape.dtype)]
     code.scopes[0] = {}
     step = shape.chunk * (shape.loaded + 2 + (shape.offset is not None))
@@ -194,7 +194,7 @@ class _Run:
         values, pointers, flags = f"<{lanes} x {scalar}>", f"<{lanes} x ptr>", f"<{lanes} x i1>"
         code.declared[name] = f"declare {values} {name}({pointers}, i32 immarg, {flags}, {values})"
         where = code.write("ptr", False, f"inttoptr <{lanes} x i64> {code.wide(addresses)} to {pointers}")
-        call = f"call {values} {name}({pointers} {where.text}, i32 {np.dtype(_DTYPE[kind]).itemsize}, {flags} "
+        call = f"call {values} {name}({pointers} {where.text}, i32 {DTYPES[kind].itemsize}, {flags} "
         return code.write(kind, False, f"{call}{code.wide(inside)}, {values} zeroinitializer)")
 
     def load_parameters(self, groups: Number, used: Number, address: str) -> None:
@@ -227,9 +227,7 @@ class _Run:
         sizes = self.by_group("sizes", groups, used)
         starts = self.by_group("starts", groups, used)
         translator, jaxpr = Translator(code), traced_prepare(shape)
-        family = []
-        for j in range(shape.family.num_leaves):
-            family.append(of_one(_load(code, parameters, j, self.kind)))
+        family = [of_one(_load(code, parameters, j, self.kind)) for j in range(shape.family.num_leaves)]
         end = code.binary("mul", count, constant(chunk, "i64"))
         if shape.careful:
             family.append(self.find_scale(groups, sizes, starts, end, parameters))
@@ -367,4 +365,3 @@ class _Run:
 
 
 FLAGS = frozenset(["spans_constant", "aliased", "undecided"])
-_DTYPE = {kind: dtype for dtype, kind in KINDS.items()}

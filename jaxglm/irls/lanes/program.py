@@ -79,7 +79,8 @@ def prepare(shape: Shape, family: Family, scale: Array | None, row: Row) -> Row:
     x = None if row.x is None else row.x.astype(dtype)
     x = x if x is None or scale is None else x / scale
     if shape.own is not None:
-        assert row.x is not None and x is not None
+        assert row.x is not None
+        assert x is not None
         lost = jnp.isnan(x[0])
         lost = lost if shape.code is None else lost | (row.x[0] == jnp.asarray(shape.code, row.x.dtype))
         x = jnp.where(lost, jnp.nan, x)
@@ -94,9 +95,7 @@ def prepare(shape: Shape, family: Family, scale: Array | None, row: Row) -> Row:
     return Row(x, ready.y[0], ready.weights[0], None if ready.offset is None else ready.offset[0])
 
 
-def solve(
-    shape: Shape, X: Array | None, own: Array | None, rows: Any, count: Array, family: Family, given: Any
-) -> Solution:
+def solve(shape: Shape, X: Array | None, own: Array | None, rows: Any, count: Array, family: Family, given: Any) -> Solution:
     """One fit. X: (T, p, chunk) of a shared design, own: (T, k, chunk) columns of the fit's own; rows: y, weights and offset
     (T, chunk); count: chunks that are filled; given: penalty, start and scale (p,), or None."""
     y, weights, offset = rows
@@ -138,10 +137,10 @@ class _Chunked:
 def traced_prepare(shape: Shape) -> Any:
     """The jaxpr of `prepare`: family leaves, then scale, x, y, weights, offset as far as they are there."""
     dtype = np.dtype(shape.dtype)
-    number = jax.ShapeDtypeStruct((), dtype)
-    of_x = np.dtype(shape.own or dtype)
+    number: Any = jax.ShapeDtypeStruct((), dtype)
+    columns: Any = jax.ShapeDtypeStruct((shape.loaded,), np.dtype(shape.own or dtype))
     row = Row(
-        x=jax.ShapeDtypeStruct((shape.loaded,), of_x) if shape.loaded else None,
+        x=columns if shape.loaded else None,
         y=number,
         weights=number,
         offset=number if shape.offset else None,

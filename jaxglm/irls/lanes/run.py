@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -157,7 +158,7 @@ def _ranges(counts: np.ndarray) -> Iterator[range]:
     number = min(len(counts), RANGES * cores())
     ends = np.searchsorted(work, work[-1] * np.arange(1, number) / number) if len(counts) else []
     edges = np.unique([0, *ends, len(counts)])
-    for begin, end in zip(edges[:-1], edges[1:], strict=True):
+    for begin, end in itertools.pairwise(edges):
         yield range(int(begin), int(end))
 
 
@@ -190,17 +191,18 @@ def _table(job: Job, made: Kernel, found: Solution) -> tuple[dict[str, int], lis
         if values is not None:
             values = _readable(values)
             put(name, values, group=values.strides[0] if values.ndim == 2 else 0, row=values.strides[-1])
-    numbers = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(job.family)]
-    for index, leaf in enumerate(numbers):
+    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(job.family)]
+    for index, leaf in enumerate(leaves):
         put(f"parameter{index}", leaf, group=leaf.strides[0] if leaf.ndim else 0)
     for index, vector in enumerate(vector for vector in (job.penalty, job.start) if vector is not None):
         values = np.ascontiguousarray(vector, np.float64)
         group = values.strides[0] if values.ndim == 2 else 0
-        put(f"parameter{len(numbers) + index}", values, group=group, column=8)
+        put(f"parameter{len(leaves) + index}", values, group=group, column=8)
     for field in fields(Solution):
         values = getattr(found, field.name)
         wanted = 1 if field.name in FLAGS else 8
-        assert values.flags.c_contiguous and values.itemsize == wanted
+        assert values.flags.c_contiguous
+        assert values.itemsize == wanted
         table[f"result.{field.name}"] = values.ctypes.data
     return table, kept
 

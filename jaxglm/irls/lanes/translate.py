@@ -24,7 +24,7 @@ import numpy as np
 from jaxglm.irls.lanes.code import DTYPES, KINDS, Code, Number, constant
 from jaxglm.irls.lanes.functions import REWRITES, jaxpr_of
 
-CALLS = frozenset(["pjit", "jit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vmap_call", "remat"])
+CALLS = frozenset(["pjit", "jit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vmap_call"])
 
 
 class Untranslatable(Exception):
@@ -129,13 +129,13 @@ class Translator:
         if name == "add" and floating and numbers[1].text in self.sums:
             return self._sum(self.sums[numbers[1].text], first)
         if name in table:
-            return code.binary(table[name], *numbers)
+            return code.binary(table[name], numbers[0], numbers[1])
         if name in COMPARISONS:
             return self._compare(name, numbers)
         if name in ("max", "min") and floating:
             return code.call("maximum" if name == "max" else "minimum", numbers)
         if name in ("max", "min"):
-            return code.select(self._compare("gt" if name == "max" else "lt", numbers), *numbers)
+            return code.select(self._compare("gt" if name == "max" else "lt", numbers), numbers[0], numbers[1])
         if name in ("abs", "floor", "ceil", "sqrt", "sin", "cos") and floating:
             return code.call("fabs" if name == "abs" else name, numbers)
         if name == "round" and floating and int(parameters["rounding_method"]) == 1:
@@ -244,12 +244,12 @@ class Translator:
         length = int(np.prod([a.shape[axis] for axis in contract_a], dtype=int))
         left = a.transpose(*batch_a, *free_a, *contract_a).reshape(n_batch, -1, length)
         right = b.transpose(*batch_b, *free_b, *contract_b).reshape(n_batch, -1, length)
-        out = np.empty((n_batch, left.shape[1], right.shape[1]), object)
+        out: Any = np.empty((n_batch, left.shape[1], right.shape[1]), object)
         for place in np.ndindex(out.shape):
             out[place] = self._dot(left[place[0], place[1]], right[place[0], place[2]])
         return out.reshape(shape)
 
-    def _dot(self, a: Sequence[Number], b: Sequence[Number]) -> Number:
+    def _dot(self, a: Any, b: Any) -> Number:
         return self._sum([self.code.binary("fmul contract", x, y) for x, y in zip(a, b, strict=True)])
 
     def _load(self, memory: Memory, starts: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndarray:
@@ -267,8 +267,8 @@ class Translator:
             offset = index if memory.uniform else index * code.lanes
             at = code.binary("add", begin, constant(offset, "i64"))
             pointer = code.write("ptr", True, f"getelementptr {scalar}, ptr {memory.address}, i64 {at.text}")
-            whole = code.type_of(memory.kind, memory.uniform)
-            out[index] = code.write(memory.kind, memory.uniform, f"load {whole}, ptr {pointer.text}, align {ALIGNED[memory.kind]}")
+            load = f"load {code.type_of(memory.kind, memory.uniform)}, ptr {pointer.text}, align {ALIGNED[memory.kind]}"
+            out[index] = code.write(memory.kind, memory.uniform, load)
         return out.reshape(1, *memory.shape)
 
     def _while(self, parameters: dict[str, Any], operands: list[Any]) -> list[np.ndarray]:
@@ -443,14 +443,19 @@ def _slice(parameters: dict[str, Any], operand: np.ndarray) -> np.ndarray:
     return operand[tuple(map(slice, parameters["start_indices"], parameters["limit_indices"], strides))]
 
 
+def _begins(starts: Sequence[np.ndarray], have: Sequence[int], sizes: Sequence[int]) -> list[int]:
+    """Where a part of these sizes begins, inside of what there is."""
+    return [min(max(start, 0), n - size) for start, n, size in zip(_known_integers(starts), have, sizes, strict=True)]
+
+
 def _dynamic_slice(parameters: dict[str, Any], operand: np.ndarray, *starts: np.ndarray) -> np.ndarray:
     sizes = parameters["slice_sizes"]
-    begins = [min(max(start, 0), have - size) for start, have, size in zip(_known_integers(starts), operand.shape, sizes)]
+    begins = _begins(starts, operand.shape, sizes)
     return operand[tuple(slice(begin, begin + size) for begin, size in zip(begins, sizes, strict=True))]
 
 
 def _updated(parameters: dict[str, Any], operand: np.ndarray, update: np.ndarray, *starts: np.ndarray) -> np.ndarray:
-    begins = [min(max(start, 0), have - size) for start, have, size in zip(_known_integers(starts), operand.shape, update.shape)]
+    begins = _begins(starts, operand.shape, update.shape)
     out = np.array(operand, object)
     out[tuple(slice(begin, begin + size) for begin, size in zip(begins, update.shape, strict=True))] = update
     return out
