@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 from jaxglm import datasets, families, irls, links
 from jaxglm.arrays import fit, scan
 from jaxglm.check import check_family
+from jaxglm.comparisons import anova
+from jaxglm.discovery import adjust
 from jaxglm.irls import IRLS
 from jaxglm.penalty import Ridge
 from jaxglm.results import GLMResults
+from jaxglm.score_scans import score_scan
 from jaxglm.status import Status, StatusWarning
 from jaxglm.storage import load
 
@@ -26,6 +29,8 @@ __all__ = [
     "Ridge",
     "Status",
     "StatusWarning",
+    "adjust",
+    "anova",
     "check_family",
     "datasets",
     "families",
@@ -35,6 +40,7 @@ __all__ = [
     "links",
     "load",
     "scan",
+    "score_scan",
 ]
 
 

@@ -6,12 +6,14 @@ with rows of their own, (g, n, p). One fit is the first shape with one group.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from jaxglm.family import Family
+from jaxglm.groups import sort_rows
 from jaxglm.irls.solution import Solution, is_lost
 from jaxglm.limits import infinite_eta
 from jaxglm.packing import Crossed, Features, Source, Stacked
@@ -73,6 +75,23 @@ class Observations:
         if sort is not None:
             return Stacked(self.X, self.y, self.weights, self.offset, sort.order, sort.starts, sort.sizes)
         return Crossed(self.X, self.y, self.weights, self.offset, self.g, self.own)
+
+    def sorted_source(self) -> Source:
+        """The same, rows with codes sorted by them."""
+        return self.source(None if self.codes is None else sort_rows(self.codes, self.g))
+
+    def pieces(self) -> Iterator[tuple[Any, np.ndarray]]:
+        """All rows, some at a time: which (an index into row-wise quantities) and their X, (m, p), or (b, n, p) of b fits."""
+        if self.codes is not None:
+            for begin in range(0, len(self.codes) if self.g else 0, PIECE):
+                yield slice(begin, begin + PIECE), self.X[begin : begin + PIECE]
+            return
+        n, p = self.X.shape[-2:]
+        size = max(1, PIECE // max(1, n))
+        for begin in range(0, self.g, size):
+            part = slice(begin, min(begin + size, self.g))
+            X = np.broadcast_to(self.X, (part.stop - begin, n, p)) if self.X.ndim == 2 else self.X[part]
+            yield part, X if self.own is None else np.concatenate([X, self.own.numbers(part)[..., None]], axis=-1)
 
     def one(self, k: int) -> Observations:
         """The rows of one group."""

@@ -23,6 +23,7 @@ from jaxglm.irls.solution import Solution
 from jaxglm.observations import Observations
 from jaxglm.residuals import RowQuantities, means, require_type, row_quantities
 from jaxglm.status import Method, Status
+from jaxglm.task import Task
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class GLMResults(Inference):
     table: Table | None = None
     n_unassigned: int = 0
     has_offset: bool = False
+    task: Task | None = None
 
     @property
     def many(self) -> bool:
@@ -305,9 +307,10 @@ class GLMResults(Inference):
         request = prediction.request(self, new, groups, offset, exposure)
         return prediction.with_errors(self, request, type, level)
 
-    def tidy(self, level: float = 0.95, exponentiate: bool = False) -> Any:
-        """A table with a row for every group and term, in the kind of table the data came in."""
-        return tables.tidy(self, level, exponentiate)
+    def tidy(self, level: float = 0.95, exponentiate: bool = False, adjust: str | None = None) -> Any:
+        """A table with a row for every group and term, in the kind of table the data came in. adjust: a method of
+        `jaxglm.adjust`, such as "bh", which adds `q_value`: p-values adjusted across groups, for each term."""
+        return tables.tidy(self, level, exponentiate, adjust)
 
     def glance(self) -> Any:
         """A table with a row for every group."""
@@ -355,6 +358,7 @@ class GLMResults(Inference):
             observations=observations,
             table=table,
             has_offset=self.has_offset,
+            task=None if self.task is None or observations is None else self.task.one(position, observations.sorted_source()),
         )
 
     def save(self, path: Any) -> None:
@@ -370,10 +374,11 @@ def finish(
     dropped: np.ndarray,
     observations: Observations,
     table: Table | None = None,
+    task: Task | None = None,
 ) -> GLMResults:
     """The result of a call, and its one warning about fits that did not converge."""
     unassigned = 0 if keys is None else keys.n_missing
     has_offset = observations.offset is not None if table is None else table.unnamed_offset
-    result = GLMResults(solution, model, list(names), keys, dropped, observations, table, unassigned, has_offset)
+    result = GLMResults(solution, model, list(names), keys, dropped, observations, table, unassigned, has_offset, task)
     summary.warn(result)
     return result

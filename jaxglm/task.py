@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxglm.family import Family
@@ -37,3 +38,12 @@ class Task:
         return replace(
             self, source=source, family=self.family.of(groups), penalty=part(self.penalty, 1), start=None, dtype=np.float64
         )
+
+    def one(self, k: int, source: Source) -> Task:
+        """The task of fitting group k again, from a source of its rows."""
+
+        def part(values: Any, axes: int) -> Any:
+            return values if values is None or np.ndim(values) == axes else np.asarray(values)[k]
+
+        family = jax.tree.map(lambda leaf: part(leaf, 0), self.family)
+        return replace(self, source=source, family=family, penalty=part(self.penalty, 1), start=part(self.start, 1))

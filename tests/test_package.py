@@ -30,9 +30,9 @@ LAYERS = [
     "irls.fused irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled "
     "irls.fused.kernel irls.fused.launch irls.fused.guard",
     "check separation packing task kernels ends limits fitting",
-    "groups observations wald residuals columns frames formula_parsing formula prediction tables summary storage inference "
-    "results",
-    "arrays",
+    "groups observations tails discovery wald residuals columns frames terms formula_parsing formula prediction tables summary "
+    "storage hypotheses conclusions contrasts reduced nesting score_tests comparisons changes effects inference results",
+    "arrays score_scans",
     "datasets files model",
     "demo cli jaxglm __main__",
 ]
@@ -44,7 +44,7 @@ PLACES = {  # where an outside library may be imported, at the top of the module
     "pyarrow": {"files", "columns", "frames"},
     "pandas": {"columns", "datasets", "formula", "frames"},
     "polars": {"columns"},
-    "scipy": {"groups", "model", "separation", "wald"},
+    "scipy": {"groups", "model", "separation", "tails", "wald"},
     "matplotlib": set(),
     "duckdb": set(),
 }

@@ -1,0 +1,199 @@
+"""What may change in a row: values of a variable, and what that makes of the row's columns.
+
+A variable is a column of the user's table where the design is a formula's, whose transforms keep the parameters of the fit; in
+an array it is a column of the design.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxglm.errors import did_you_mean, listed
+from jaxglm.terms import terms_of
+
+STEP, NEAREST = 1e-3, 1e-4  # of a difference, in units of the variable's spread or its size; of its size, in units of spread
+STACKED = 2**17  # rows of tables that are made into one
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Columns and what they are added to, for some rows. X: (m, p), (n, p), (b, n, p) or (p,); offset: shapes that broadcast
+    to those of the rows."""
+
+    X: np.ndarray
+    offset: Any
+
+
+Piece = Callable[[Any, np.ndarray], Setting]  # from which rows, and their X, to a design of theirs
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is averaged: the mean at `high` less that at `low`, or, of a slope, its derivative in the direction `high` at the
+    rows as they are."""
+
+    name: str
+    contrast: str
+    high: Piece
+    low: Piece | None = None
+
+
+def _wanted(variables: Any, known: list[str], default: list[str], what: str) -> dict[str, Any]:
+    """The variables asked for, and how each is to be changed: None, a number or a pair. Raises ValueError."""
+    if variables is None:
+        asked: dict[str, Any] = dict.fromkeys(default)
+    elif isinstance(variables, Mapping):
+        asked = {str(name): change for name, change in variables.items()}
+    else:
+        asked = dict.fromkeys([variables] if isinstance(variables, str) else list(variables))
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        hint = did_you_mean(unknown[0], known)
+        raise ValueError(f"there is no {what} {unknown[0]!r} in the model.{hint} It has {listed(known, 20) or 'none'}")
+    if not asked:
+        raise ValueError(f"the model has no {what} that could change")
+    return asked
+
+
+def _pair(name: str, change: Any) -> tuple[Any, Any] | None:
+    """(low, high), or None for a number to add. Raises ValueError for what is neither."""
+    if isinstance(change, tuple | list) and len(change) == 2:
+        return change[0], change[1]
+    if isinstance(change, bool | str) or np.ndim(change) or not np.isfinite(float(change)):
+        raise ValueError(f"the change of {name!r} must be a number to add or a pair (from, to), not {change!r}")
+    return None
+
+
+def of_columns(result: Any, variables: Any) -> list[Change]:
+    """Changes of an array's columns."""
+    names = list(result.names)
+    made = []
+    for name, change in _wanted(variables, names, [term.name for term in terms_of(result) if term.factors], "column").items():
+        j = names.index(name)
+        if change is None:
+            made.append(Change(name, "slope", _along(j)))
+            continue
+        pair = _pair(name, change)
+        if pair is None:
+            made.append(Change(name, f"+{change:g}", _shifted(j, change), _as_it_is))
+        else:
+            made.append(Change(name, f"{pair[1]:g} - {pair[0]:g}", _at(j, pair[1]), _at(j, pair[0])))
+    return made
+
+
+def _along(j: int) -> Piece:
+    return lambda part, X: Setting(np.eye(X.shape[-1])[j], 0.0)
+
+
+def _as_it_is(part: Any, X: np.ndarray) -> Setting:
+    return Setting(X, 0.0)
+
+
+def _shifted(j: int, by: float) -> Piece:
+    return lambda part, X: Setting(X + by * np.eye(X.shape[-1])[j], 0.0)
+
+
+def _at(j: int, value: float) -> Piece:
+    return lambda part, X: Setting(np.where(np.arange(X.shape[-1]) == j, value, X), 0.0)
+
+
+def of_variables(design: Any, frame: Any, variables: Any) -> list[Change]:
+    """Changes of a table's variables."""
+    known = list(dict.fromkeys([*design.variables, *design.offset_variables]))
+    made: list[Change] = []
+    for name, change in _wanted(variables, known, list(design.variables), "variable").items():
+        by_level = _has_levels(design, frame, name)
+        made += _levels(design, frame, name, change) if by_level else [_number(design, frame, name, change)]
+    return made
+
+
+def _has_levels(design: Any, frame: Any, name: str) -> bool:
+    from jaxglm import frames
+
+    return design.is_categorical(name) or frames.content(frame, name, "data") == "boolean"
+
+
+def _levels(design: Any, frame: Any, name: str, change: Any) -> list[Change]:
+    """Every level against the first, or one against another."""
+    from jaxglm import frames
+
+    levels = design.levels[name] or np.unique(frames.numeric(frame, name, "data")).tolist()
+    if frames.content(frame, name, "data") == "boolean":
+        levels = [False, True]
+    pairs = [(levels[0], other) for other in levels[1:]]
+    if change is not None:
+        pair = change if isinstance(change, tuple | list) and len(change) == 2 else (None, change)
+        unknown = [level for level in pair if level not in levels]
+        if unknown:
+            raise ValueError(
+                f"{name!r} changes from one level to another, as (from, to), not {change!r}. Levels: {listed(levels)}"
+            )
+        pairs = [(pair[0], pair[1])]
+    used = list(dict.fromkeys(level for pair in pairs for level in pair))
+    at = dict(zip(used, map(_cut, _varied(design, frame, name, used)), strict=True))
+    return [Change(name, f"{_label(high)} - {_label(low)}", at[high], at[low]) for low, high in pairs]
+
+
+def _label(level: Any) -> str:
+    return f"{level:g}" if isinstance(level, float) else str(level)
+
+
+def _number(design: Any, frame: Any, name: str, change: Any) -> Change:
+    """A slope, or a comparison of two values."""
+    from jaxglm import frames
+
+    values = frames.numeric(frame, name, "data")
+
+    if change is not None:
+        pair = _pair(name, change)
+        low, high = (values, values + change) if pair is None else pair
+        label = f"+{change:g}" if pair is None else f"{high:g} - {low:g}"
+        below, above = _varied(design, frame, name, [np.zeros_like(values) + end for end in (low, high)])
+        return Change(name, label, _cut(above), _cut(below))
+    if design.is_linear_in(name):
+        none, one = _varied(design, frame, name, [np.zeros_like(values), np.ones_like(values)])
+        return Change(name, "slope", _cut(Setting(one.X - none.X, one.offset - none.offset)))
+    spread = np.nanstd(values)
+    spread = spread if spread > 0 else max(1.0, float(np.nanmax(np.abs(values))))
+    step = STEP * np.clip(np.abs(values), NEAREST * spread, spread)
+    two, one, less, least = _varied(design, frame, name, [values + k * step for k in (2.0, 1.0, -1.0, -2.0)])
+
+    def derivative(field: str) -> Any:
+        near = getattr(one, field) - getattr(less, field)
+        far = getattr(two, field) - getattr(least, field)
+        width = step[:, None] if np.ndim(near) == 2 else step
+        return (8.0 * near - far) / (12.0 * width)
+
+    return Change(name, "slope", _cut(Setting(derivative("X"), derivative("offset"))))
+
+
+def _varied(design: Any, frame: Any, name: str, settings: list[Any]) -> list[Setting]:
+    """The design of a table once for each setting of one variable: values (N,), or one for all rows. A formula takes time to
+    read, so small tables are stacked."""
+    from jaxglm import frames
+
+    tables = [frames.replaced(frame, name, setting) for setting in settings]
+    n = len(frame)
+    together = n * len(tables) <= STACKED
+    made = []
+    for table in [frames.stacked(tables)] if together else tables:
+        offset = design.offset(table)
+        made.append(Setting(design.design(table), np.zeros(len(table)) if offset is None else offset))
+    if not together:
+        return made
+    return [Setting(made[0].X[k * n : (k + 1) * n], made[0].offset[k * n : (k + 1) * n]) for k in range(len(tables))]
+
+
+def _cut(whole: Setting) -> Piece:
+    """Pieces of a design of all rows; one that many fits share is taken whole."""
+
+    def piece(part: Any, X: np.ndarray) -> Setting:
+        if X.ndim == 3:
+            return whole
+        return Setting(whole.X[part], whole.offset[part])
+
+    return piece
