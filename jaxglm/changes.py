@@ -16,13 +16,14 @@ from jaxglm.errors import did_you_mean, listed
 from jaxglm.terms import terms_of
 
 STEP, NEAREST = 1e-3, 1e-4  # of a difference, in units of the variable's spread or its size; of its size, in units of spread
+NODES = np.arange(-2.0, 3.0)
 STACKED = 2**17  # rows of tables that are made into one
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Columns and what they are added to, for some rows. X: (m, p), (n, p), (b, n, p) or (p,); offset: shapes that broadcast
-    to those of the rows."""
+    """Some rows as a change makes them. X: (m, p), (n, p), (b, n, p) or (p,); offset: what the change adds to that of the
+    rows, in a shape that broadcasts to theirs."""
 
     X: np.ndarray
     offset: Any
@@ -157,18 +158,26 @@ def _number(design: Any, frame: Any, name: str, change: Any) -> Change:
     if design.is_linear_in(name):
         none, one = _varied(design, frame, name, [np.zeros_like(values), np.ones_like(values)])
         return Change(name, "slope", _cut(Setting(one.X - none.X, one.offset - none.offset)))
-    spread = np.nanstd(values)
-    spread = spread if spread > 0 else max(1.0, float(np.nanmax(np.abs(values))))
+    return Change(name, "slope", _cut(_derivative(design, frame, name, values)))
+
+
+def _derivative(design: Any, frame: Any, name: str, values: np.ndarray) -> Setting:
+    """How a design moves with a variable that it is not linear in, by the derivative of the polynomial through five nodes near
+    each value. Nodes stay within the range of the values, where splines are defined."""
+    low, high, spread = np.nanmin(values), np.nanmax(values), np.nanstd(values)
+    spread = spread if spread > 0 else max(1.0, abs(high))
     step = STEP * np.clip(np.abs(values), NEAREST * spread, spread)
-    two, one, less, least = _varied(design, frame, name, [values + k * step for k in (2.0, 1.0, -1.0, -2.0)])
-
-    def derivative(field: str) -> Any:
-        near = getattr(one, field) - getattr(less, field)
-        far = getattr(two, field) - getattr(least, field)
-        width = step[:, None] if np.ndim(near) == 2 else step
-        return (8.0 * near - far) / (12.0 * width)
-
-    return Change(name, "slope", _cut(Setting(derivative("X"), derivative("offset"))))
+    center = np.clip(values, low + 2.0 * step, high - 2.0 * step) if high > low else values
+    settings = [center + k * step for k in NODES]
+    settings = [np.clip(one, low, high) for one in settings] if high > low else settings
+    at = (values - center) / step
+    powers = np.stack([np.zeros_like(at), np.ones_like(at), 2.0 * at, 3.0 * at**2, 4.0 * at**3], axis=1)
+    shares = powers @ np.linalg.inv(np.vander(NODES, increasing=True).T).T / step[:, None]
+    found = _varied(design, frame, name, settings)
+    return Setting(
+        np.sum([share[:, None] * one.X for share, one in zip(shares.T, found, strict=True)], axis=0),
+        np.sum([share * one.offset for share, one in zip(shares.T, found, strict=True)], axis=0),
+    )
 
 
 def _varied(design: Any, frame: Any, name: str, settings: list[Any]) -> list[Setting]:
@@ -177,15 +186,19 @@ def _varied(design: Any, frame: Any, name: str, settings: list[Any]) -> list[Set
     from jaxglm import frames
 
     tables = [frames.replaced(frame, name, setting) for setting in settings]
-    n = len(frame)
+    n, known = len(frame), _offset(design, frame)
     together = n * len(tables) <= STACKED
-    made = []
-    for table in [frames.stacked(tables)] if together else tables:
-        offset = design.offset(table)
-        made.append(Setting(design.design(table), np.zeros(len(table)) if offset is None else offset))
-    if not together:
-        return made
-    return [Setting(made[0].X[k * n : (k + 1) * n], made[0].offset[k * n : (k + 1) * n]) for k in range(len(tables))]
+    made = [(design.design(table), _offset(design, table)) for table in ([frames.stacked(tables)] if together else tables)]
+    if together:
+        X, offset = made[0]
+        made = [(X[begin : begin + n], offset[begin : begin + n]) for begin in range(0, len(X), n)]
+    return [Setting(X, offset - known) for X, offset in made]
+
+
+def _offset(design: Any, frame: Any) -> np.ndarray:
+    """What the formula's offset(...) terms add to eta in a table."""
+    found = design.offset(frame)
+    return np.zeros(len(frame)) if found is None else found
 
 
 def _cut(whole: Setting) -> Piece:

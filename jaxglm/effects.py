@@ -31,16 +31,62 @@ from jaxglm.irls.problem import typed
 from jaxglm.irls.solution import is_lost
 from jaxglm.limits import infinite_eta
 from jaxglm.observations import Observations, counted
+from jaxglm.score_tests import products
+
+OUTSIDE = 1e-6  # of the terms of a sum, what it has to be to count as different from zero
 
 
-def effects(result: Any, variables: Any, data: Any, type: str, level: float) -> Estimates:
+@dataclass(frozen=True)
+class Sample:
+    """The rows to average over: new ones, as `GLMResults.predict` takes them, or where data is None those of the fit."""
+
+    data: Any = None
+    groups: Any = None
+    offset: Any = None
+    exposure: Any = None
+
+    def of(self, result: Any) -> tuple[Observations, Any]:
+        """The rows, and where the design is a formula's, their table."""
+        by_formula = result.table is not None and result.table.design is not None
+        if self.data is None:
+            rows = result._rows()
+            return rows, _own_table(result) if by_formula else None
+        asked = prediction.request(result, self.data, self.groups, self.offset, self.exposure)
+        shape = (len(result), asked.X.shape[-2]) if asked.codes is None else asked.codes.shape
+        zeros = np.zeros(asked.X.shape[-2])
+        rows = Observations(asked.X, zeros, None, np.broadcast_to(asked.offset, shape), asked.codes, len(result))
+        if not by_formula:
+            return rows, None
+        if isinstance(self.data, np.ndarray):
+            raise ValueError("variables of a formula are changed in a table, so data must be a table, not an array")
+        from jaxglm import frames
+
+        return rows, frames.frame(self.data, "data")
+
+
+def _own_table(result: Any) -> Any:
+    """The table of a fit's rows. Raises ValueError where the result does not hold it."""
+    from jaxglm import frames
+
+    table = result.table
+    if table.data is None:
+        raise ValueError(
+            "the effect of a variable needs the table that it is in, which a single group's result or one from a file does not "
+            "hold; give data=, the rows to average over"
+        )
+    frame = frames.frame(table.data)
+    return frame if table.used is None else frames.keep(frame, table.used)
+
+
+def effects(result: Any, variables: Any, sample: Sample, type: str, level: float) -> Estimates:
     """See `GLMResults.effects`."""
     if type not in ("response", "link"):
         raise ValueError(f'type must be "response" or "link", not {type!r}')
     design = None if result.table is None else result.table.design
-    rows, frame = _sample(result, data)
+    rows, frame = sample.of(result)
     changes = of_columns(result, variables) if design is None else of_variables(design, frame, variables)
-    found = [_average(result, rows, change, type == "response") for change in changes]
+    silent = silent_directions(result)
+    found = [_average(result, rows, change, type == "response", silent) for change in changes]
     value = np.stack([one.value for one in found], axis=1)
     gradient = np.stack([one.gradient for one in found], axis=1)
     solution = result.solution
@@ -50,34 +96,6 @@ def effects(result: Any, variables: Any, data: Any, type: str, level: float) -> 
     variance = np.diagonal(spread, axis1=1, axis2=2)
     names, contrasts = (tuple(getattr(change, field) for change in changes) for field in ("name", "contrast"))
     return estimates(result, names, value, np.maximum(variance, 0.0), level, contrast=contrasts)
-
-
-def _sample(result: Any, data: Any) -> tuple[Observations, Any]:
-    """The rows to average over, and where the design is a formula's, their table."""
-    table = result.table
-    by_formula = table is not None and table.design is not None
-    if data is not None:
-        asked = prediction.request(result, data, None, None, None)
-        shape = (len(result), asked.X.shape[-2]) if asked.codes is None else asked.codes.shape
-        zeros = np.zeros(asked.X.shape[-2])
-        rows = Observations(asked.X, zeros, None, np.broadcast_to(asked.offset, shape), asked.codes, len(result))
-        if not by_formula:
-            return rows, None
-        from jaxglm import frames
-
-        return rows, frames.frame(data, "data")
-    rows = result._rows()
-    if not by_formula:
-        return rows, None
-    if table.data is None:
-        raise ValueError(
-            "the effect of a variable needs the table that it is in, which a single group's result or one from a file does not "
-            "hold; give data=, the rows to average over"
-        )
-    from jaxglm import frames
-
-    frame = frames.frame(table.data)
-    return rows, frame if table.used is None else frames.keep(frame, table.used)
 
 
 @jax.tree_util.register_dataclass
@@ -109,14 +127,12 @@ def _curve(family: Family, eta: jax.Array) -> Curve:
 @dataclass(frozen=True)
 class Local:
     """Of rows. value: the effect; factors, designs: numbers of rows, and the designs whose rows they multiply, the sum of which
-    is the value's gradient by the coefficients; limit: whether some mean is at its limit, where there is no error; moved: the
-    design's change, (..., p), zero where a column takes no part."""
+    is the value's gradient by the coefficients; limit: whether some mean is at its limit, where there is no error."""
 
     value: np.ndarray
     factors: tuple[np.ndarray, ...]
     designs: tuple[np.ndarray, ...]
     limit: np.ndarray
-    moved: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -127,12 +143,12 @@ class Average:
     gradient: np.ndarray
 
 
-def _average(result: Any, rows: Observations, change: Change, response: bool) -> Average:
-    """The average of a change over the rows of every fit. NaN where the change takes an aliased column, whose effect the fit
-    does not know."""
+def _average(result: Any, rows: Observations, change: Change, response: bool, silent: np.ndarray | None) -> Average:
+    """The average of a change over the rows of every fit; silent: see `silent_directions`. NaN where the change needs what
+    the fit's rows do not tell."""
     g, p = len(result), len(result.names)
     value, count, limit, gradient = np.zeros(g), np.zeros(g), np.zeros(g), np.zeros((g, p))
-    unknown, aliased = np.zeros((g, p)), result.solution.aliased & ~is_lost(result.solution.status)[:, None]
+    unknown = np.zeros(g)
     weights = rows.prior_weights() if rows.weights is not None or rows.own is not None else None
     base, family, by_code = rows.rows(rows.offset, 0.0), rows.family(result.family), rows.codes is not None
     b, direction = counted(result.solution), result.solution.direction
@@ -149,12 +165,43 @@ def _average(result: Any, rows: Observations, change: Change, response: bool) ->
             _add(out, fits, np.where(here, each, 0.0), by_code)
         for factor, design in zip(local.factors, local.designs, strict=True):
             _add_products(gradient, fits, np.where(here, factor, 0.0), design, by_code)
-        if aliased.any():
-            _add_products(unknown, fits, here * 1.0, (local.moved != 0) * 1.0, by_code)
+        if silent is not None:
+            for design in (changed.X,) if change.low is None else local.designs:
+                _add(unknown, fits, here & _leads_out(design, silent[fits], here.shape), by_code)
     with np.errstate(invalid="ignore", divide="ignore"):
-        lost = ((unknown > 0) & aliased).any(axis=1)
+        lost = unknown > 0
         gradient = np.where((lost | (limit > 0))[:, None], np.nan, gradient / count[:, None])
         return Average(np.where(lost, np.nan, value / count), gradient)
+
+
+def silent_directions(result: Any) -> np.ndarray | None:
+    """(g, p, p): for every aliased column the direction in which coefficients can move without changing any of the fit's rows,
+    zeros for the others; None where nothing is aliased. What such a direction changes, the fit does not know."""
+    solution = result.solution
+    aliased = solution.aliased & ~is_lost(solution.status)[:, None]
+    some = np.flatnonzero(aliased.any(axis=1))
+    if not len(some) or result.observations is None:
+        return None
+    present = result.observations.prior_weights() > 0
+    gram = products(result.observations, present * 1.0, np.zeros(present.shape))[0][some]
+    size = np.sqrt(np.diagonal(gram, axis1=1, axis2=2))
+    size = np.where(size > 0, size, 1.0)
+    gram = gram / size[:, :, None] / size[:, None, :]
+    gone = aliased[some]
+    kept = np.where(gone[:, :, None] | gone[:, None, :], np.eye(gone.shape[1]), gram)
+    shares = np.linalg.solve(kept, np.where(~gone[:, :, None] & gone[:, None, :], gram, 0.0)) / size[:, :, None]
+    out = np.zeros((len(aliased), *gram.shape[1:]))
+    out[some] = np.where(gone[:, None, :], np.eye(gone.shape[1]) / size[:, :, None] - shares, 0.0)
+    return out
+
+
+def _leads_out(X: np.ndarray, silent: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Which rows depend on a silent direction of their fit, of each row (m, p, p) or of fits (b, p, p)."""
+    lines = "mp,mpq->mq" if len(shape) == 1 else "bnp,bpq->bnq"
+    rows = np.broadcast_to(X, (*shape, silent.shape[-1]))
+    change = np.abs(np.einsum(lines, rows, silent))
+    scale = np.einsum(lines, np.abs(rows), np.abs(silent))
+    return np.any(change > OUTSIDE * scale, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -179,13 +226,13 @@ class _At:
         """d mu / d v of rows, whose design changes by `way` with v."""
         change = _dot(way.X, self.b, self.offset.shape) + way.offset
         at, limit = self.curve(Setting(X, 0.0))
-        return Local(at.first * change, (at.second * change, at.first), (X, way.X), limit & self.response, way.X)
+        return Local(at.first * change, (at.second * change, at.first), (X, way.X), limit & self.response)
 
     def differences(self, high: Setting, low: Setting) -> Local:
         """The mean of rows at one design less that at another."""
         (above, first), (below, second) = self.curve(high), self.curve(low)
         factors, limit = (above.first, -below.first), first | second
-        return Local(above.mu - below.mu, factors, (high.X, low.X), limit, high.X - low.X)
+        return Local(above.mu - below.mu, factors, (high.X, low.X), limit)
 
 
 def _dot(X: np.ndarray, b: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

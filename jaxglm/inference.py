@@ -54,18 +54,29 @@ class Inference:
         """
         return comparisons.drop1(self, terms, test)
 
-    def effects(self, variables: Any = None, *, data: Any = None, type: str = "response", level: float = 0.95) -> Estimates:
+    def effects(
+        self,
+        variables: Any = None,
+        data: Any = None,
+        *,
+        type: str = "response",
+        level: float = 0.95,
+        groups: Any = None,
+        offset: Any = None,
+        exposure: Any = None,
+    ) -> Estimates:
         """Average effects of variables on the mean, over the rows of every fit, with errors by the delta method.
 
         variables: names of variables of the table (or of an array's columns), all by default; or a mapping from names to
         changes: None, a number to add, or a pair (from, to). Numbers give average slopes, categories and booleans comparisons
-        of each level with the first. data: rows to average over instead of those of the fit. type: "response", or "link" for
-        effects on eta. As R's `avg_slopes` and `avg_comparisons` (marginaleffects), with t in place of z where the
-        dispersion is estimated. Raises ValueError for unknown variables.
+        of each level with the first. data: rows to average over instead of those of the fit, with groups, offset and exposure
+        as `predict` takes them. type: "response", or "link" for effects on eta. As `avg_slopes` and `avg_comparisons` of
+        R's marginaleffects, with t in place of z where the dispersion is estimated. NaN where a change takes an aliased
+        column; no error where a mean is at its limit. Raises ValueError for unknown variables.
 
         >>> import jaxglm
         >>> fit = jaxglm.fit([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0], [1.0, 3.0]], [1, 2, 3, 9], family="poisson")
         >>> fit.effects("x2").estimate.round(4).tolist(), fit.effects({"x2": (0, 1)}).estimate.round(4).tolist()
         ([2.9011], [0.9703])
         """
-        return effects.effects(self, variables, data, type, level)
+        return effects.effects(self, variables, effects.Sample(data, groups, offset, exposure), type, level)

@@ -48,14 +48,18 @@ def without(result: Any, gone: np.ndarray) -> Solution:
     if own and gone[-1]:
         null = without_own(task, gone[:-1])
         return _padded(jax.tree.map(lambda leaf: leaf[null.which], null.solution), gone)
-    platform = (task.device or default_device()).platform
-    narrow = (own or platform != "cpu") and not gone[: source.X.shape[-1]].all()
     columns = gone[:-1] if own else gone
+    narrow = (own or not zeroed(task)) and not columns.all()
     X = source.X[..., ~columns] if narrow else np.where(columns, 0.0, source.X)
     kept = ~gone if narrow else np.ones(len(gone), bool)
-    start = constrained(result.solution, gone)[:, kept] if source.X.size >= PAYS and platform == "cpu" else None
+    start = constrained(result.solution, gone)[:, kept] if source.X.size >= PAYS and zeroed(task) else None
     smaller = replace(task, source=replace(source, X=X), start=None)
     return _padded(_fit(smaller, start), gone)
+
+
+def zeroed(task: Task) -> bool:
+    """Whether columns are set to zero rather than left out."""
+    return bool((task.device or default_device()).platform == "cpu")
 
 
 @dataclass(frozen=True)

@@ -138,10 +138,9 @@ def test_average_effects(case):
     np.testing.assert_allclose(found.standard_error, wanted[:, 1], rtol=1e-7)
 
 
+@pytest.mark.parametrize("other", [2, 9], indirect=True)
 def test_score_scan(other):
-    reference, fit, aliased = other
-    if aliased:
-        return
+    reference, fit, _ = other
     rows = fit.observations
     X = np.column_stack([np.ones(len(ROWS)), ROWS["x"], ROWS["f"] == "b", ROWS["f"] == "c"])
     found = jaxglm.score_scan(
