@@ -135,7 +135,8 @@ def _levels(design: Any, frame: Any, name: str, change: Any) -> list[Change]:
             )
         pairs = [(pair[0], pair[1])]
     used = list(dict.fromkeys(level for pair in pairs for level in pair))
-    at = dict(zip(used, map(_cut, _varied(design, frame, name, used)), strict=True))
+    part = design.about(name)
+    at = dict(zip(used, [_put(one, part.columns) for one in _varied(part.spec, frame, name, used)], strict=True))
     return [Change(name, f"{_label(high)} - {_label(low)}", at[high], at[low]) for low, high in pairs]
 
 
@@ -147,18 +148,19 @@ def _number(design: Any, frame: Any, name: str, change: Any) -> Change:
     """A slope, or a comparison of two values."""
     from jaxglm import frames
 
-    values = frames.numeric(frame, name, "data")
-
+    values, part = frames.numeric(frame, name, "data"), design.about(name)
     if change is not None:
         pair = _pair(name, change)
         low, high = (values, values + change) if pair is None else pair
         label = f"+{change:g}" if pair is None else f"{high:g} - {low:g}"
-        below, above = _varied(design, frame, name, [np.zeros_like(values) + end for end in (low, high)])
-        return Change(name, label, _cut(above), _cut(below))
+        below, above = _varied(part.spec, frame, name, [np.zeros_like(values) + end for end in (low, high)])
+        return Change(name, label, _put(above, part.columns), _put(below, part.columns))
     if design.is_linear_in(name):
-        none, one = _varied(design, frame, name, [np.zeros_like(values), np.ones_like(values)])
-        return Change(name, "slope", _cut(Setting(one.X - none.X, one.offset - none.offset)))
-    return Change(name, "slope", _cut(_derivative(design, frame, name, values)))
+        none, one = _varied(part.spec, frame, name, [np.zeros_like(values), np.ones_like(values)])
+        slope = Setting(one.X - none.X, one.offset - none.offset)
+    else:
+        slope = _derivative(part.spec, frame, name, values)
+    return Change(name, "slope", _put(slope, part.columns, among_zeros=True))
 
 
 def _derivative(design: Any, frame: Any, name: str, values: np.ndarray) -> Setting:
@@ -174,9 +176,10 @@ def _derivative(design: Any, frame: Any, name: str, values: np.ndarray) -> Setti
     powers = np.stack([np.zeros_like(at), np.ones_like(at), 2.0 * at, 3.0 * at**2, 4.0 * at**3], axis=1)
     shares = powers @ np.linalg.inv(np.vander(NODES, increasing=True).T).T / step[:, None]
     found = _varied(design, frame, name, settings)
+    middle = found[len(NODES) // 2]  # shares add up to nothing: what does not change gives exact zeros
     return Setting(
-        np.sum([share[:, None] * one.X for share, one in zip(shares.T, found, strict=True)], axis=0),
-        np.sum([share * one.offset for share, one in zip(shares.T, found, strict=True)], axis=0),
+        np.sum([share[:, None] * (one.X - middle.X) for share, one in zip(shares.T, found, strict=True)], axis=0),
+        np.sum([share * (one.offset - middle.offset) for share, one in zip(shares.T, found, strict=True)], axis=0),
     )
 
 
@@ -201,12 +204,15 @@ def _offset(design: Any, frame: Any) -> np.ndarray:
     return np.zeros(len(frame)) if found is None else found
 
 
-def _cut(whole: Setting) -> Piece:
-    """Pieces of a design of all rows; one that many fits share is taken whole."""
+def _put(changed: Setting, columns: np.ndarray, among_zeros: bool = False) -> Piece:
+    """Pieces of a table's rows with some of their columns changed, the others as they are, or zeros in a derivative. Rows that
+    many fits share are given once."""
 
     def piece(part: Any, X: np.ndarray) -> Setting:
-        if X.ndim == 3:
-            return whole
-        return Setting(whole.X[part], whole.offset[part])
+        shared = X.ndim == 3
+        base = X[0] if shared else X
+        new = np.zeros_like(base) if among_zeros else base.copy()
+        new[:, columns] = changed.X if shared else changed.X[part]
+        return Setting(new, changed.offset if shared else changed.offset[part])
 
     return piece

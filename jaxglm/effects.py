@@ -15,7 +15,8 @@ dispersion is estimated, as everywhere here. Source: Arel-Bundock, Greifer and H
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -86,7 +87,7 @@ def effects(result: Any, variables: Any, sample: Sample, type: str, level: float
     rows, frame = sample.of(result)
     changes = of_columns(result, variables) if design is None else of_variables(design, frame, variables)
     silent = silent_directions(result)
-    found = [_average(result, rows, change, type == "response", silent) for change in changes]
+    found = _averages(result, rows, changes, type == "response", silent)
     value = np.stack([one.value for one in found], axis=1)
     gradient = np.stack([one.gradient for one in found], axis=1)
     solution = result.solution
@@ -101,11 +102,12 @@ def effects(result: Any, variables: Any, sample: Sample, type: str, level: float
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Curve:
-    """The mean of rows and its derivatives by eta."""
+    """The mean of rows and its derivatives by eta, and which are at their limit."""
 
     mu: Any
     first: Any
     second: Any
+    limit: Any
 
 
 def curve(family: Family, eta: np.ndarray) -> Curve:
@@ -120,58 +122,96 @@ def _curve(family: Family, eta: jax.Array) -> Curve:
         return family.link.mean(e).dmu_deta
 
     first, second = jax.jvp(slope, (eta,), (jnp.ones_like(eta),))
-    flat = jnp.isinf(eta)
-    return Curve(family.link.mean(eta).mu, jnp.where(flat, 0.0, first), jnp.where(flat, 0.0, second))
-
-
-@dataclass(frozen=True)
-class Local:
-    """Of rows. value: the effect; factors, designs: numbers of rows, and the designs whose rows they multiply, the sum of which
-    is the value's gradient by the coefficients; limit: whether some mean is at its limit, where there is no error."""
-
-    value: np.ndarray
-    factors: tuple[np.ndarray, ...]
-    designs: tuple[np.ndarray, ...]
-    limit: np.ndarray
+    limit = jnp.isinf(eta)
+    return Curve(family.link.mean(eta).mu, jnp.where(limit, 0.0, first), jnp.where(limit, 0.0, second), limit)
 
 
 @dataclass(frozen=True)
 class Average:
-    """Of every fit. value: (g,); gradient: (g, p), NaN where there is none."""
+    """Of every fit. value: (g,); gradient: by the coefficients, (g, p), NaN where there is none; count: rows; limit: how many
+    have a mean at its limit, where there is no error; unknown: how many need what the fit's rows do not tell."""
 
     value: np.ndarray
     gradient: np.ndarray
+    count: np.ndarray
+    limit: np.ndarray
+    unknown: np.ndarray
+
+    @classmethod
+    def nothing(cls, g: int, p: int) -> Average:
+        return cls(np.zeros(g), np.zeros((g, p)), np.zeros(g), np.zeros(g), np.zeros(g))
+
+    def finished(self) -> Average:
+        """Means of what has been added up."""
+        lost = self.unknown > 0
+        with np.errstate(invalid="ignore", divide="ignore"):
+            gradient = np.where((lost | (self.limit > 0))[:, None], np.nan, self.gradient / self.count[:, None])
+            return replace(self, value=np.where(lost, np.nan, self.value / self.count), gradient=gradient)
 
 
-def _average(result: Any, rows: Observations, change: Change, response: bool, silent: np.ndarray | None) -> Average:
-    """The average of a change over the rows of every fit; silent: see `silent_directions`. NaN where the change needs what
-    the fit's rows do not tell."""
-    g, p = len(result), len(result.names)
-    value, count, limit, gradient = np.zeros(g), np.zeros(g), np.zeros(g), np.zeros((g, p))
-    unknown = np.zeros(g)
+def _averages(
+    result: Any, rows: Observations, changes: list[Change], response: bool, silent: np.ndarray | None
+) -> list[Average]:
+    """The averages of changes over the rows of every fit; silent: see `silent_directions`."""
+    totals = [Average.nothing(len(result), len(result.names)) for _ in changes]
     weights = rows.prior_weights() if rows.weights is not None or rows.own is not None else None
-    base, family, by_code = rows.rows(rows.offset, 0.0), rows.family(result.family), rows.codes is not None
+    base, family = rows.rows(rows.offset, 0.0), rows.family(result.family)
     b, direction = counted(result.solution), result.solution.direction
     for part, X in rows.pieces():
         here = np.ones(X.shape[:-1], bool) if weights is None else weights[part] > 0
         fits = part if rows.codes is None else np.maximum(rows.codes[part], 0)
         here = here if rows.codes is None else here & (rows.codes[part] >= 0)
-        X = np.where(here[..., None], X, 0.0)
+        given, X = X, X if here.all() else np.where(here[..., None], X, 0.0)
         own = jax.tree.map(lambda leaf: leaf[part] if np.ndim(leaf) and len(leaf) == rows.shape[0] else leaf, family)  # noqa: B023
-        at = _At(own, np.where(here, base[part], 0.0), b[fits], direction[fits], response)
-        changed = change.high(part, X)
-        local = at.slopes(X, changed) if change.low is None else at.differences(changed, change.low(part, X))
-        for out, each in ((value, local.value), (count, here * 1.0), (limit, local.limit * 1.0)):
-            _add(out, fits, np.where(here, each, 0.0), by_code)
-        for factor, design in zip(local.factors, local.designs, strict=True):
-            _add_products(gradient, fits, np.where(here, factor, 0.0), design, by_code)
-        if silent is not None:
-            for design in (changed.X,) if change.low is None else local.designs:
-                _add(unknown, fits, here & _leads_out(design, silent[fits], here.shape), by_code)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        lost = unknown > 0
-        gradient = np.where((lost | (limit > 0))[:, None], np.nan, gradient / count[:, None])
-        return Average(np.where(lost, np.nan, value / count), gradient)
+        known = np.where(here, base[part], 0.0)
+        place = Place.of(fits, rows.codes is not None)
+        at = _At(own, X, here, known, b[fits], direction[fits], response, place)
+        for change, total in zip(changes, totals, strict=True):
+            changed = change.high(part, given)
+            designs = (changed,) if change.low is None else (changed, change.low(part, given))
+            (at.add_slopes if change.low is None else at.add_differences)(total, *designs)
+            place.add(total.count, here * 1.0)
+            if silent is not None:
+                for design in designs:
+                    place.add(total.unknown, here * _leads_out(design.X, silent[fits], here.shape))
+    return [total.finished() for total in totals]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which fits some rows belong to. fits: of blocks of fits which, or of rows, sorted by them, those that occur; first: where
+    each begins among rows, None for blocks; order: puts rows in the order of their fits, None where they are."""
+
+    fits: Any
+    first: np.ndarray | None = None
+    order: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, fits: Any, by_row: bool) -> Place:
+        if not by_row:
+            return cls(fits)
+        order = None if np.all(fits[:-1] <= fits[1:]) else np.argsort(fits, kind="stable")
+        ordered = fits if order is None else fits[order]
+        first = np.flatnonzero(np.diff(ordered, prepend=-1))
+        return cls(ordered[first], first, order)
+
+    def add(self, out: np.ndarray, values: np.ndarray) -> None:
+        """Add the sums of rows' values, (m,), (m, p) or (b, n), to `out` (g, ...)."""
+        if self.first is None:
+            out[self.fits] += values.sum(axis=1)
+        else:
+            out[self.fits] += np.add.reduceat(values if self.order is None else values[self.order], self.first, axis=0)
+
+    def add_products(self, out: np.ndarray, factor: np.ndarray, X: np.ndarray) -> None:
+        """Add X' factor of every fit's rows to `out` (g, p)."""
+        if X.ndim == 1:
+            total = np.zeros(len(out))
+            self.add(total, factor)
+            out += total[:, None] * X
+        elif self.first is not None:
+            self.add(out, factor[:, None] * X)
+        else:
+            out[self.fits] += factor @ X if X.ndim == 2 else np.einsum("bn,bnp->bp", factor, X)
 
 
 def silent_directions(result: Any) -> np.ndarray | None:
@@ -206,33 +246,52 @@ def _leads_out(X: np.ndarray, silent: np.ndarray, shape: tuple[int, ...]) -> np.
 
 @dataclass(frozen=True)
 class _At:
-    """Some rows of fits. family: its parameters broadcast against rows; offset: in the rows' shape, (m,) or (b, n); b and
-    direction: of each row's fit, (m, p), or of the fits, (b, p); response: whether effects are on the mean, not on eta."""
+    """Some rows of fits. family: its parameters broadcast against rows; X: theirs; here: which are there; offset: in the rows'
+    shape, (m,) or (b, n); b and direction: of each row's fit, (m, p), or of the fits, (b, p); response: whether effects are on
+    the mean, not on eta; place: where sums go."""
 
     family: Family
+    X: np.ndarray
+    here: np.ndarray
     offset: np.ndarray
     b: np.ndarray
     direction: np.ndarray
     response: bool
+    place: Place
 
-    def curve(self, design: Setting) -> tuple[Curve, np.ndarray]:
-        """What is averaged as a function of eta, and which rows are at the limit."""
+    @cached_property
+    def as_they_are(self) -> Curve:
+        """The curve of the rows."""
+        return self.curve(Setting(self.X, 0.0))
+
+    def curve(self, design: Setting) -> Curve:
+        """What is averaged as a function of eta; nothing of rows that are not there."""
         X = np.broadcast_to(design.X, (*self.offset.shape, self.b.shape[-1])) if design.X.ndim == 1 else design.X
         eta = _eta(X, self.b, self.direction, self.offset.shape) + self.offset + design.offset
-        line = Curve(eta, np.ones_like(eta), np.zeros_like(eta))
-        return curve(self.family, eta) if self.response else line, np.isinf(eta)
+        line = Curve(eta, np.ones_like(eta), np.zeros_like(eta), np.isinf(eta))
+        found = curve(self.family, eta) if self.response else line
+        return found if self.here.all() else jax.tree.map(lambda leaf: np.where(self.here, leaf, 0.0), found)
 
-    def slopes(self, X: np.ndarray, way: Setting) -> Local:
-        """d mu / d v of rows, whose design changes by `way` with v."""
-        change = _dot(way.X, self.b, self.offset.shape) + way.offset
-        at, limit = self.curve(Setting(X, 0.0))
-        return Local(at.first * change, (at.second * change, at.first), (X, way.X), limit & self.response)
+    def add_slopes(self, total: Average, way: Setting) -> None:
+        """Add d mu / d v of rows, whose design changes by `way` with v."""
+        change, at = _dot(way.X, self.b, self.offset.shape) + way.offset, self.as_they_are
+        self.place.add(total.value, np.where(self.here, at.first * change, 0.0))
+        self.place.add_products(
+            total.gradient, at.first, np.where(self.here[..., None], way.X, 0.0) if way.X.ndim > 1 else way.X
+        )
+        if self.response:
+            self.place.add_products(total.gradient, np.where(self.here, at.second * change, 0.0), self.X)
+            self.place.add(total.limit, at.limit * 1.0)
 
-    def differences(self, high: Setting, low: Setting) -> Local:
-        """The mean of rows at one design less that at another."""
-        (above, first), (below, second) = self.curve(high), self.curve(low)
-        factors, limit = (above.first, -below.first), first | second
-        return Local(above.mu - below.mu, factors, (high.X, low.X), limit)
+    def add_differences(self, total: Average, high: Setting, low: Setting) -> None:
+        """Add the mean of rows at one design less that at another."""
+        above, below = self.curve(high), self.curve(low)
+        self.place.add(total.value, above.mu - below.mu)
+        self.place.add(total.limit, 1.0 * np.maximum(above.limit, below.limit))
+        for sign, at, design in ((1.0, above, high), (-1.0, below, low)):
+            shape = (*self.here.shape, design.X.shape[-1])
+            X = design.X if self.here.all() else np.where(self.here[..., None], np.broadcast_to(design.X, shape), 0.0)
+            self.place.add_products(total.gradient, sign * at.first, X)
 
 
 def _dot(X: np.ndarray, b: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -251,23 +310,3 @@ def _eta(X: np.ndarray, b: np.ndarray, direction: np.ndarray, shape: tuple[int, 
         return eta
     way = infinite_eta(X, direction if len(shape) == 1 else direction[:, None, :])
     return np.where(way == 0, eta, np.copysign(np.inf, way))
-
-
-def _add(out: np.ndarray, fits: Any, values: np.ndarray, by_code: bool) -> None:
-    """Add values of rows to their fits."""
-    if by_code:
-        out += np.bincount(fits, values, len(out))
-    else:
-        out[fits] += values.sum(axis=1)
-
-
-def _add_products(out: np.ndarray, fits: Any, factor: np.ndarray, X: np.ndarray, by_code: bool) -> None:
-    """Add X' factor of every fit's rows."""
-    if by_code:
-        for j in range(out.shape[1]):
-            column = np.broadcast_to(X, (len(factor), out.shape[1]))[:, j]
-            out[:, j] += np.bincount(fits, np.where(factor == 0, 0.0, factor * column), len(out))
-    elif X.ndim == 1:
-        out[fits] += factor.sum(axis=1)[:, None] * X
-    else:
-        out[fits] += factor @ X if X.ndim == 2 else np.einsum("bn,bnp->bp", factor, X)

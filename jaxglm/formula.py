@@ -23,7 +23,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,24 @@ class Spec:
         width = len(self.offset_state.column_names)
         return self._redone(data, self.offset_variables, self.offset_state, width).sum(axis=1)
 
+    def about(self, name: str) -> Part:
+        """What a table's column takes part in: its terms, and the offset if it is in it."""
+        using = [
+            term for term, factors in self.design_state.term_factors.items()
+            if any(name in columns_of(factor, self.levels) for factor in factors)
+        ]  # fmt: skip
+        columns = [j for term in using for j in self.design_state.term_indices[term]]
+        factors = [factor for term in using for factor in self.design_state.term_factors[term]]
+        spec = replace(
+            self,
+            names=tuple(self.names[j] for j in columns),
+            variables=tuple(dict.fromkeys(used for factor in factors for used in columns_of(factor, self.levels))),
+            design_state=self.design_state.subset(using),
+            offset_state=self.offset_state if name in self.offset_variables else None,
+            terms=(),
+        )
+        return Part(spec, np.array(columns, np.int64))
+
     def is_linear_in(self, name: str) -> bool:
         """Whether design and offset are linear in a variable: it is nothing but a factor of its own, in any term."""
         for state in (self.design_state, self.offset_state):
@@ -119,6 +137,8 @@ class Spec:
 
     def _redone(self, data: Any, names: tuple[str, ...], state: Any, width: int) -> np.ndarray:
         table = frames.frame(data, "new data")
+        if width == 0:
+            return np.zeros((len(table), 0))
         here = ~frames.missing(table, names, ROLE)
         X = np.full((len(table), width), np.nan)
         if here.any():
@@ -138,6 +158,14 @@ class Spec:
         if not isinstance(spec, Spec):
             raise ValueError(f"these bytes hold a {type(spec).__name__}, not a Spec.")
         return spec
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some terms of a design: their spec, and where their columns are in the whole."""
+
+    spec: Spec
+    columns: np.ndarray
 
 
 def materialise(parsed: Parsed, frame: frames.Frame) -> Materialised:

@@ -50,11 +50,18 @@ def without(result: Any, gone: np.ndarray) -> Solution:
         return _padded(jax.tree.map(lambda leaf: leaf[null.which], null.solution), gone)
     columns = gone[:-1] if own else gone
     narrow = (own or not zeroed(task)) and not columns.all()
-    X = source.X[..., ~columns] if narrow else np.where(columns, 0.0, source.X)
+    X = source.X[..., ~columns] if narrow else _without(source.X, columns)
     kept = ~gone if narrow else np.ones(len(gone), bool)
     start = constrained(result.solution, gone)[:, kept] if source.X.size >= PAYS and zeroed(task) else None
     smaller = replace(task, source=replace(source, X=X), start=None)
     return _padded(_fit(smaller, start), gone)
+
+
+def _without(X: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """A design with zeros in some columns."""
+    out = X.copy()
+    out[..., columns] = 0.0
+    return out
 
 
 def zeroed(task: Task) -> bool:
@@ -78,7 +85,7 @@ def without_own(task: Task, gone: np.ndarray | None = None) -> NullFits:
     source = task.source
     assert isinstance(source, Crossed)
     assert source.own is not None
-    X = source.X if gone is None else np.where(gone, 0.0, source.X)
+    X = source.X if gone is None else _without(source.X, gone)
     which, lost = patterns(source)
     weights = np.ones(X.shape[0]) if source.weights is None else source.weights
     size, found = max(1, PORTION // max(1, len(X))), []

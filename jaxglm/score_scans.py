@@ -30,7 +30,7 @@ from jax import Array
 
 from jaxglm import discovery, families, tables, wald
 from jaxglm.arrays import Scan, fit_observations, named_device, one_a_fit, pose_scan
-from jaxglm.designs import HIGHEST, Dense
+from jaxglm.designs import HIGHEST, Shared
 from jaxglm.family import Family
 from jaxglm.fitting import arithmetic, as_numbers
 from jaxglm.groups import Groups
@@ -277,14 +277,14 @@ def _scores(values: Array, null: Null, *, code: int | None, alone: bool, closely
 def _score(z: Array, null: Null, alone: bool, closely: bool) -> Scores:
     """Of one feature (n,), NaN where it is missing. alone: such rows are not there. closely: by z~ itself."""
     prior = jnp.where(jnp.isnan(z), 0.0, null.weights) if alone else null.weights
-    X = jnp.where((prior > 0)[:, None] & ~null.aliased, null.X, 0.0)
-    family = typed(null.family, jnp.float64)
-    rows = Rows(Dense(X.T), null.y, prior, null.offset).prepared(family, jnp.zeros(prior.shape, bool))
+    X = jnp.where((null.weights > 0)[:, None], null.X, 0.0)
+    family, design = typed(null.family, jnp.float64), Shared.of(X.T)
+    rows = Rows(design, null.y, prior, null.offset).prepared(family, jnp.zeros(prior.shape, bool))
     row = working(family, rows, rows.eta(null.coefficients))
     W, s = row.weights, row.scores
     z = jnp.where(prior == 0, 0.0, z)
-    factor = cholesky(jnp.matmul(X.T * W, X, precision=HIGHEST), tolerance=DEPENDENT)
-    root = factor.unwhiten(jnp.eye(X.shape[1], dtype=X.dtype))
+    gram = jnp.where(null.aliased[:, None] | null.aliased, 0.0, design.gram(W))
+    root = cholesky(gram, tolerance=DEPENDENT).unwhiten(jnp.eye(len(gram), dtype=gram.dtype))
     broken = ~jnp.all(jnp.isfinite(z))
     square = jnp.matmul(z * z, W, precision=HIGHEST)
 

@@ -39,8 +39,12 @@ def products(rows: Observations, weights: np.ndarray, scores: np.ndarray) -> tup
             continue
         first = np.flatnonzero(np.diff(codes[order], prepend=-1))
         groups = codes[order][first]
-        X, W, s = X[order], W[order], s[order]
-        product[groups] += np.add.reduceat(X * s[:, None], first)
+        columns = np.ascontiguousarray(X[order].T)
+        product[groups] += np.add.reduceat(columns * s[order], first, axis=1).T
+        weighted = columns * W[order]
         for j in range(p):
-            gram[groups, j] += np.add.reduceat(X * (W * X[:, j])[:, None], first)
+            gram[groups, j, j:] += np.add.reduceat(columns[j:] * weighted[j], first, axis=1).T
+    if rows.codes is not None:
+        below = np.tril_indices(p, -1)
+        gram[:, below[0], below[1]] = gram[:, below[1], below[0]]
     return gram, product

@@ -113,8 +113,13 @@ def test_models_that_are_not_nested(shared):
 
 
 def test_bad_requests(shared, tmp_path):
-    for asked, message in [("x33", "no term 'x33'. Did you mean 'x3'"), ({"a": ["z"]}, "no column 'z'"), ({"a": []}, "has no columns"),
-                           (["x2", "x2"], "give different terms"), ([], "give different terms")]:  # fmt: skip
+    for asked, message in [
+        ("x33", "no term 'x33'. Did you mean 'x3'"),
+        ({"a": ["z"]}, "no column 'z'"),
+        ({"a": []}, "has no columns"),
+        (["x2", "x2"], "give different terms"),
+        ([], "give different terms"),
+    ]:
         with pytest.raises(ValueError, match=message):
             shared.drop1(asked)
     with pytest.raises(ValueError, match="no test 'chisq'"):
