@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 from jaxglm import datasets, families, irls, links
 from jaxglm.arrays import fit, scan
 from jaxglm.check import check_family
+from jaxglm.comparisons import anova
+from jaxglm.discovery import adjust
 from jaxglm.irls import IRLS
 from jaxglm.penalty import ElasticNet, Ridge
 from jaxglm.regularization import regularization_path
 from jaxglm.results import GLMResults
+from jaxglm.score_scans import score_scan
 from jaxglm.status import Status, StatusWarning
 from jaxglm.storage import load
 from jaxglm.weights import Weights
@@ -30,6 +33,8 @@ __all__ = [
     "Status",
     "StatusWarning",
     "Weights",
+    "adjust",
+    "anova",
     "check_family",
     "datasets",
     "families",
@@ -40,6 +45,7 @@ __all__ = [
     "load",
     "regularization_path",
     "scan",
+    "score_scan",
 ]
 
 

@@ -135,7 +135,30 @@ def scan(
     >>> fits.names, fits.coefficients.shape
     (['x1', 'feature'], (3, 2))
     """
-    names, (weights, kind) = _named(_column_names(X, names), np.shape(X)[-1]), split(weights)
+    weights, kind = split(weights)
+    posed = pose_scan(X, y, features, family, weights, offset, exposure, missing, missing_code, names)
+    return fit_observations(
+        posed.observations, family, posed.names, posed.keys, posed.dropped, start=start, penalty=penalty, options=options,
+        precision=precision, device=device, kind=kind,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan to be made: its rows, the names of all columns, the features' keys, and how many rows each fit loses."""
+
+    observations: Observations
+    names: list[str]
+    keys: Groups
+    dropped: np.ndarray
+
+
+def pose_scan(
+    X: Any, y: Any, features: Any, family: str | Family, weights: Any, offset: Any, exposure: Any, missing: str,
+    missing_code: int | None, names: Sequence[str] | None,
+) -> Scan:  # fmt: skip
+    """The checked arguments of `scan`."""
+    names = _named(_column_names(X, names), np.shape(X)[-1])
     if "feature" in names:
         raise ValueError("a covariate is called 'feature', which is the name of the feature's term; give other names")
     labels = _column_names(features, None)
@@ -151,13 +174,10 @@ def scan(
             raise ValueError(f"{name} must have shape ({X.shape[0]},), one value for each row of X, not {values.shape}")
     m = own.shape[1]
     keys = Groups(("feature",), (np.arange(m) if labels is None else np.asarray(labels, object),), np.zeros(0, np.int64))
-    known = Features(own.T, _code_in(own.dtype, missing_code))
+    known = Features.of(own.T, missing_code)
     observations = Observations(X, rows["y"], rows.get("weights"), _known_offset(rows), None, m, known)
     observations, dropped = without_missing(observations, missing)
-    return fit_observations(
-        observations, family, [*names, "feature"], keys, dropped, start=start, penalty=penalty, options=options,
-        precision=precision, device=device, kind=kind,
-    )  # fmt: skip
+    return Scan(observations, [*names, "feature"], keys, dropped)
 
 
 def fit_observations(
@@ -258,13 +278,6 @@ def _as_given(features: Any) -> np.ndarray:
     if isinstance(values, np.ndarray) and values.dtype.kind in "fiu":
         return values
     return _numbers("features", values)
-
-
-def _code_in(dtype: np.dtype, code: int | None) -> int | None:
-    """The code for missing values, None where this type cannot hold it."""
-    if code is None or dtype.kind == "f":
-        return code
-    return code if np.iinfo(dtype).min <= code <= np.iinfo(dtype).max else None
 
 
 def _response(y: Any) -> tuple[np.ndarray, Any]:

@@ -53,11 +53,11 @@ def table(result: Any) -> Any:
     from jaxglm import frames
 
     found = checks(result)
-    columns = tables._keys(result, 1)
+    columns = tables.keys(result, 1)
     columns |= {name: np.atleast_1d(getattr(result, name)) for name in ("n_obs", "df_residual")}
     columns |= {field.name: getattr(found, field.name) for field in fields(found)}
     columns["verdict"] = frames.Encoded(*verdict.lines(findings(result, found)))
-    return tables._build(result, columns)
+    return tables.build(result, columns)
 
 
 def findings(result: Any, found: Checks) -> verdict.Findings:

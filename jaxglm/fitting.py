@@ -250,11 +250,14 @@ def _solve_crossed(g: int, options: IRLS, blocks: Blocks, data: Data, start: Any
 
 def _widened(data: Data, code: int | None, drop: bool) -> Data:
     """Data whose features are still in the type in which they came, as `packing.Features` has them."""
-    values = data.own
-    lost = jnp.isnan(values) if jnp.issubdtype(values.dtype, jnp.floating) else jnp.zeros(values.shape, bool)
-    lost = lost if code is None else lost | (values == code)
-    own = jnp.where(lost, jnp.nan, values.astype(data.X.dtype))
-    return replace(data, own=own, weights=jnp.where(lost, 0.0, data.weights) if drop else data.weights)
+    own = as_numbers(data.own, code, data.X.dtype)
+    return replace(data, own=own, weights=jnp.where(jnp.isnan(own), 0.0, data.weights) if drop else data.weights)
+
+
+def as_numbers(values: Any, code: int | None, dtype: Any) -> Any:
+    """Features of any type in that of the arithmetic, NaN where they are missing."""
+    wide = values.astype(dtype)
+    return wide if code is None else jnp.where(values == code, jnp.nan, wide)
 
 
 def _plain_crossed(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> None:

@@ -23,14 +23,15 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from jaxglm import frames
 from jaxglm.errors import listed
-from jaxglm.formula_parsing import Parsed, Response, parse, required
+from jaxglm.formula_parsing import Parsed, Response, columns_of, parse, required
+from jaxglm.terms import Term
 
 try:
     import formulaic
@@ -72,7 +73,8 @@ class Spec:
     """What a formula learned from a table: enough to make the same columns from another one. It pickles.
 
     formula: as typed; names: the columns of the design; levels: each variable's levels in their order, None for numbers;
-    variables, offset_variables: the columns that `design` and `offset` need. The response is never needed.
+    variables, offset_variables: the columns that `design` and `offset` need, the response never. terms: as typed, with the
+    columns that they make.
     """
 
     formula: str
@@ -82,6 +84,7 @@ class Spec:
     offset_variables: tuple[str, ...]
     design_state: Any
     offset_state: Any
+    terms: tuple[Term, ...] = ()
 
     def design(self, data: Any) -> np.ndarray:
         """X (N, p) float64 of a table; rows with a missing value are NaN.
@@ -97,8 +100,45 @@ class Spec:
         width = len(self.offset_state.column_names)
         return self._redone(data, self.offset_variables, self.offset_state, width).sum(axis=1)
 
+    def about(self, name: str) -> Part:
+        """What a table's column takes part in: its terms, and the offset if it is in it."""
+        using = [
+            term for term, factors in self.design_state.term_factors.items()
+            if any(name in columns_of(factor, self.levels) for factor in factors)
+        ]  # fmt: skip
+        columns = [j for term in using for j in self.design_state.term_indices[term]]
+        factors = [factor for term in using for factor in self.design_state.term_factors[term]]
+        spec = replace(
+            self,
+            names=tuple(self.names[j] for j in columns),
+            variables=tuple(dict.fromkeys(used for factor in factors for used in columns_of(factor, self.levels))),
+            design_state=self.design_state.subset(using),
+            offset_state=self.offset_state if name in self.offset_variables else None,
+            terms=(),
+        )
+        return Part(spec, np.array(columns, np.int64))
+
+    def is_linear_in(self, name: str) -> bool:
+        """Whether design and offset are linear in a variable: it is nothing but a factor of its own, in any term."""
+        for state in (self.design_state, self.offset_state):
+            for factors in [] if state is None else state.term_factors.values():
+                using = [factor for factor in factors if name in columns_of(factor, self.levels)]
+                if any(factor.expr != name for factor in using):
+                    return False
+        return True
+
+    def is_categorical(self, name: str) -> bool:
+        """Whether a variable is text, a category, or made one by C(...)."""
+        if self.levels[name] is not None:
+            return True
+        state = self.design_state
+        coded = {expression for expression, (kind, _) in state.encoder_state.items() if kind.value == "categorical"}
+        return any(factor.expr in coded and name in columns_of(factor, self.levels) for factor in state.factors)
+
     def _redone(self, data: Any, names: tuple[str, ...], state: Any, width: int) -> np.ndarray:
         table = frames.frame(data, "new data")
+        if width == 0:
+            return np.zeros((len(table), 0))
         here = ~frames.missing(table, names, ROLE)
         X = np.full((len(table), width), np.nan)
         if here.any():
@@ -118,6 +158,14 @@ class Spec:
         if not isinstance(spec, Spec):
             raise ValueError(f"these bytes hold a {type(spec).__name__}, not a Spec.")
         return spec
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some terms of a design: their spec, and where their columns are in the whole."""
+
+    spec: Spec
+    columns: np.ndarray
 
 
 def materialise(parsed: Parsed, frame: frames.Frame) -> Materialised:
@@ -140,15 +188,30 @@ def materialise(parsed: Parsed, frame: frames.Frame) -> Materialised:
     y, trials, labels = _response(parsed.response, frame, parsed.text) if parsed.response else (None, None, None)
     covariates, levels = _covariates(frame, parsed.design_variables)
     X, design = _matrix(parsed.terms, covariates, parsed.text)
-    names = tuple(functools.reduce(lambda name, pair: name.replace(*pair), parsed.typed, name) for name in design.column_names)
+    names = tuple(_as_typed(parsed, name) for name in design.column_names)
     _check(parsed.text, names, design, levels)
     offset = offset_state = None
     if parsed.offset_terms is not None:
         table, more = _covariates(frame, parsed.offset_variables)
         parts, offset_state = _matrix(parsed.offset_terms, table, parsed.text)
         offset, levels = parts.sum(axis=1), {**levels, **more}
-    spec = Spec(parsed.text, names, levels, parsed.design_variables, parsed.offset_variables, design, offset_state)
+    variables = (parsed.design_variables, parsed.offset_variables)
+    spec = Spec(parsed.text, names, levels, *variables, design, offset_state, _terms(parsed, design))
     return Materialised(X, names, y, trials, labels, offset, spec, parsed.response.text if parsed.response else None)
+
+
+def _as_typed(parsed: Parsed, text: str) -> str:
+    return functools.reduce(lambda name, pair: name.replace(*pair), parsed.typed, text)
+
+
+def _terms(parsed: Parsed, design: Any) -> tuple[Term, ...]:
+    """The terms of a design, in the order of the formula; the intercept has no factors."""
+    made = []
+    for term, columns in design.term_indices.items():
+        factors = [_as_typed(parsed, factor.expr) for factor in term.factors if factor.eval_method.value != "literal"]
+        name = _as_typed(parsed, str(term)) if factors else "Intercept"
+        made.append(Term(name, tuple(columns), frozenset(factors)))
+    return tuple(made)
 
 
 def _check(text: str, names: tuple[str, ...], design: Any, levels: Mapping[str, tuple[Any, ...] | None]) -> None:

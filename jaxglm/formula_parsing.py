@@ -264,10 +264,12 @@ def _names(expression: str, known: Collection[str]) -> tuple[str, ...]:
 
 
 def _columns_of(terms: Iterable[Any], known: Collection[str]) -> tuple[str, ...]:
-    found: list[str] = []
-    for factor in (factor for term in terms for factor in term.factors):
-        if factor.eval_method.value == "lookup":
-            found.append(factor.expr)
-        elif factor.eval_method.value == "python":
-            found.extend(_names(factor.expr, known))
+    found = [name for term in terms for factor in term.factors for name in columns_of(factor, known)]
     return tuple(dict.fromkeys(found))
+
+
+def columns_of(factor: Any, known: Collection[str]) -> tuple[str, ...]:
+    """The columns that one of formulaic's factors uses."""
+    if factor.eval_method.value == "lookup":
+        return (factor.expr,)
+    return _names(factor.expr, known) if factor.eval_method.value == "python" else ()

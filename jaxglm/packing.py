@@ -90,6 +90,14 @@ class Features:
     code: int | None = None
     drop: bool = False
 
+    @classmethod
+    def of(cls, values: np.ndarray, code: int | None) -> Features:
+        """Features (g, n); a code that their type cannot hold stands for nothing."""
+        if code is None or values.dtype.kind == "f":
+            return cls(values, code)
+        held = np.iinfo(values.dtype)
+        return cls(values, code if held.min <= code <= held.max else None)
+
     def lost(self, index: Any) -> np.ndarray:
         """Where values are missing; index: as NumPy's, of values."""
         part = self.values[index]

@@ -325,9 +325,10 @@ class GLMResults(Inference):
         request = prediction.request(self, new, groups, offset, exposure)
         return prediction.with_errors(self, request, type, level)
 
-    def tidy(self, level: float = 0.95, exponentiate: bool = False) -> Any:
-        """A table with a row for every group and term, in the kind of table the data came in."""
-        return tables.tidy(self, level, exponentiate)
+    def tidy(self, level: float = 0.95, exponentiate: bool = False, adjust: str | None = None) -> Any:
+        """A table with a row for every group and term, in the kind of table the data came in. adjust: a method of
+        `jaxglm.adjust`, such as "bh", which adds `q_value`: p-values adjusted across groups, for each term."""
+        return tables.tidy(self, level, exponentiate, adjust)
 
     def glance(self) -> Any:
         """A table with a row for every group."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxglm import discovery
 from jaxglm.errors import listed
 from jaxglm.influence import influence
 from jaxglm.status import Status
@@ -17,12 +18,12 @@ SCALARS = (
     "deviance", "null_deviance", "log_likelihood", "aic", "bic", "dispersion", "theta", "df_residual", "df_null", "rank",
     "n_obs", "n_iterations", "status", "converged", "method", "n_dropped", "verdict",
 )  # fmt: skip
-TERMS = ("term", "estimate", "std_error", "statistic", "p_value", "log10_p", "conf_low", "conf_high", "status")
+TERMS = ("term", "estimate", "std_error", "statistic", "p_value", "log10_p", "q_value", "conf_low", "conf_high", "status")
 ROWS = ("y", "weight", "offset")
 RESERVED = frozenset(SCALARS + TERMS)  # names that a key column cannot have
 
 
-def tidy_columns(result: Any, level: float, exponentiate: bool) -> dict[str, Any]:
+def tidy_columns(result: Any, level: float, exponentiate: bool, adjust: str | None = None) -> dict[str, Any]:
     """The columns of `tidy`, each of length g * p."""
     from jaxglm import frames
 
@@ -31,33 +32,35 @@ def tidy_columns(result: Any, level: float, exponentiate: bool) -> dict[str, Any
     if exponentiate:
         with np.errstate(over="ignore"):
             estimate, interval = np.exp(estimate), np.exp(interval)
-    columns = _keys(result, p)
+    columns = keys(result, p)
     columns["term"] = frames.Encoded(np.tile(np.arange(p), g), list(result.names))
     columns["estimate"] = estimate
     columns["std_error"] = result.standard_errors
     columns["statistic"] = result.statistics
     columns["p_value"] = result.p_values
     columns["log10_p"] = result.log10_p_values
+    if adjust is not None:
+        columns["q_value"] = discovery.adjust(np.reshape(result.p_values, (g, p)), adjust)
     columns["conf_low"], columns["conf_high"] = interval[..., 0], interval[..., 1]
     columns = {name: np.reshape(value, -1) if isinstance(value, np.ndarray) else value for name, value in columns.items()}
     columns["status"] = _status(result, p)
     return columns
 
 
-def tidy(result: Any, level: float, exponentiate: bool) -> Any:
+def tidy(result: Any, level: float, exponentiate: bool, adjust: str | None) -> Any:
     """See `GLMResults.tidy`. exponentiate: estimates and intervals, not errors, as broom does."""
-    return _build(result, tidy_columns(result, level, exponentiate))
+    return build(result, tidy_columns(result, level, exponentiate, adjust))
 
 
 def glance(result: Any) -> Any:
     """See `GLMResults.glance`."""
     from jaxglm import frames
 
-    columns = _keys(result, 1)
+    columns = keys(result, 1)
     encoded = {"status": lambda: _status(result, 1), "verdict": lambda: frames.Encoded(*result._verdicts())}
     for name in SCALARS:
         columns[name] = encoded[name]() if name in encoded else np.atleast_1d(getattr(result, name))
-    return _build(result, columns)
+    return build(result, columns)
 
 
 def tidy_path(path: Any, zeros: bool) -> Any:
@@ -91,7 +94,7 @@ def glance_path(path: Any) -> Any:
 def _steps(path: Any, repeat: int) -> dict[str, Any]:
     """The columns that name the steps of a path."""
     g, length = path.paths.strengths.shape
-    columns = _keys(path, length * repeat)
+    columns = keys(path, length * repeat)
     columns["step"] = np.tile(np.repeat(np.arange(length), repeat), g)
     columns["lambda"] = np.repeat(path.paths.strengths.reshape(-1), repeat)
     return columns
@@ -134,7 +137,7 @@ def augment(result: Any) -> Any:
     columns |= dict(zip(ROWS, given, strict=True))
     if result.table is not None and result.table.used is not None:
         quantities = {name: value[..., result.table.used] for name, value in quantities.items()}
-    return _build(result, {name: np.reshape(value, -1) for name, value in (columns | quantities).items()})
+    return build(result, {name: np.reshape(value, -1) for name, value in (columns | quantities).items()})
 
 
 def _labelled(key: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -144,7 +147,8 @@ def _labelled(key: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return np.concatenate([key.astype(object), np.array([None], object)])[codes]  # the last entry is what code -1 picks
 
 
-def _keys(result: Any, repeat: int) -> dict[str, Any]:
+def keys(result: Any, repeat: int) -> dict[str, Any]:
+    """The key columns of a table with `repeat` rows for every fit."""
     if result.keys is None:
         return {}
     return {name: np.repeat(key, repeat) for name, key in zip(result.keys.names, result.keys.keys, strict=True)}
@@ -156,7 +160,8 @@ def _status(result: Any, repeat: int) -> Any:
     return frames.Encoded(np.repeat(result.solution.status, repeat), [status.label for status in Status])
 
 
-def _build(result: Any, columns: dict[str, Any]) -> Any:
+def build(result: Any, columns: dict[str, Any]) -> Any:
+    """A table of the kind that the data of a result came in."""
     from jaxglm import frames
 
     return frames.build(columns, result.table.kind if result.table is not None else frames.Kind.PANDAS)

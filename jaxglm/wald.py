@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
-TINY = 1e-280  # below this a p-value is computed by its logarithm
+from jaxglm.tails import TINY, log_beta_tail
 
 
 def standard_errors(covariance: np.ndarray) -> np.ndarray:
@@ -39,13 +39,9 @@ def log10_p_values(statistics: np.ndarray, degrees: np.ndarray | None) -> np.nda
         out = np.log10(p)
     tail = (p < TINY) & np.isfinite(size)
     if np.any(tail):
-        # p = I_x(a, 1/2) with x = a / (a + t^2 / 2), by its hypergeometric form (DLMF 8.17.8).
-        a = degrees[tail] / 2.0
         x = degrees[tail] / (degrees[tail] + size[tail] ** 2)
-        series = special.hyp2f1(a + 0.5, 1.0, a + 1.0, x)
-        log_p = a * np.log(x) + 0.5 * np.log1p(-x) - np.log(a) - special.betaln(a, 0.5) + np.log(series)
         out = np.array(out)
-        out[tail] = log_p / np.log(10.0)
+        out[tail] = log_beta_tail(degrees[tail] / 2.0, 0.5, x) / np.log(10.0)
     return out
 
 

@@ -31,11 +31,12 @@ LAYERS = [
     "irls.fused.guard irls.lanes irls.lanes.code irls.lanes.functions irls.lanes.translate irls.lanes.program "
     "irls.lanes.kernel irls.lanes.machine irls.lanes.run irls.lanes.guard",
     "check separation packing task kernels large ends limits elastic_net fitting passes",
-    "groups observations missing wald residuals leverage sandwich bootstrap robust weights influence log_tails "
-    "distributions quantile_residuals portions overdispersion zero_inflation verdict columns frames formula_parsing formula "
-    "prediction tables diagnostics summary storage pictures pictures.canvas pictures.terms pictures.states pictures.rows "
+    "groups observations tails discovery missing wald residuals leverage sandwich bootstrap robust weights influence "
+    "log_tails distributions quantile_residuals portions overdispersion zero_inflation verdict columns frames terms "
+    "formula_parsing formula prediction tables diagnostics summary storage hypotheses conclusions contrasts reduced nesting "
+    "score_tests comparisons changes effects pictures pictures.canvas pictures.terms pictures.states pictures.rows "
     "diagnosed pictured inference results paths",
-    "arrays",
+    "arrays score_scans",
     "regularization",
     "datasets files model",
     "demo cli jaxglm __main__",
@@ -60,6 +61,7 @@ PLACES = {  # where an outside library may be imported, at the top of the module
         "quantile_residuals",
         "sandwich",
         "separation",
+        "tails",
         "wald",
     },
     "matplotlib": {"pictures.canvas"},
