@@ -24,7 +24,7 @@ from jaxglm.observations import Observations, log_exposure
 from jaxglm.packing import Features
 from jaxglm.penalty import Ridge
 from jaxglm.results import GLMResults, finish
-from jaxglm.task import Task
+from jaxglm.task import Task, require_reduction
 
 FEATURES = 256  # looked at at a time
 PRECISIONS = {"float64": np.float64, "float32": np.float32}
@@ -46,6 +46,8 @@ def fit(
     precision: str = "float64",
     device: Any = None,
     names: Sequence[str] | None = None,
+    bias_reduction: str | None = None,
+    separated: str = "limits",
 ) -> GLMResults:
     """Fit one generalized linear model, or many, from arrays. No intercept is added.
 
@@ -54,7 +56,8 @@ def fit(
     A leading axis in any of them makes g fits. groups: (n,), a label for each row, of any kind: a fit for each label.
     start: coefficients (p,) or (g, p); penalty: `Ridge`; missing: "invalid" (a fit with a missing value gets the status
     INVALID_DATA) or "drop" (the row leaves that fit); options: `IRLS`; precision: "float64" or "float32"; device: a JAX
-    device or a platform such as "gpu"; names: of the columns.
+    device or a platform such as "gpu"; names: of the columns; bias_reduction: "mean", "median" or "jeffreys", for estimates
+    with less bias (`irls.adjusted`); separated: the "limits" of such groups, or by "firth" estimates of mean bias reduction.
 
     Raises ValueError and TypeError for shapes, names and types; never for values in rows.
 
@@ -78,7 +81,7 @@ def fit(
     observations, dropped = _without_missing(observations, missing)
     return fit_observations(
         observations, family, _named(names, X.shape[-1]), keys, dropped, start=start, penalty=penalty, options=options,
-        precision=precision, device=device,
+        precision=precision, device=device, bias_reduction=bias_reduction, separated=separated,
     )  # fmt: skip
 
 
@@ -99,6 +102,8 @@ def scan(
     precision: str = "float64",
     device: Any = None,
     names: Sequence[str] | None = None,
+    bias_reduction: str | None = None,
+    separated: str = "limits",
 ) -> GLMResults:
     """Fit m models of one response: the columns of X and, last, one of m features.
 
@@ -135,7 +140,7 @@ def scan(
     observations, dropped = _without_missing(observations, missing)
     return fit_observations(
         observations, family, [*names, "feature"], keys, dropped, start=start, penalty=penalty, options=options,
-        precision=precision, device=device,
+        precision=precision, device=device, bias_reduction=bias_reduction, separated=separated,
     )  # fmt: skip
 
 
@@ -154,6 +159,8 @@ def fit_observations(
     table: Any = None,
     progress: fitting.Progress | None = None,
     adjust: Any = None,
+    bias_reduction: str | None = None,
+    separated: str = "limits",
 ) -> GLMResults:
     """Fit checked rows: what both doors end in. adjust: adds to the log-likelihoods, (g,)."""
     model = one_a_fit(families.named(family), observations.g, keys is not None)
@@ -161,6 +168,7 @@ def fit_observations(
         raise TypeError(f"options must be a jaxglm.IRLS, such as IRLS(max_iterations=50), not {options!r}")
     if precision not in PRECISIONS:
         raise ValueError(f'precision must be "float64" or "float32", not {precision!r}')
+    require_reduction(bias_reduction, separated, penalty is not None)
     sort = None if observations.codes is None else sort_rows(observations.codes, observations.g)
     task = Task(
         source=observations.source(sort),
@@ -170,11 +178,13 @@ def fit_observations(
         options=options,
         dtype=PRECISIONS[precision],
         device=named_device(device),
+        bias_reduction=bias_reduction,
+        separated=separated,
     )
     solution = fitting.fit(task, progress)
     if adjust is not None:
         solution = replace(solution, log_likelihood=solution.log_likelihood + adjust)
-    return finish(solution, model, names, keys, dropped, observations, table)
+    return finish(solution, model, names, keys, dropped, observations, table, penalized=penalty is not None)
 
 
 def named_device(device: Any) -> Any:

@@ -6,8 +6,11 @@ led. That is enough for nearly all of them. What it reports then decides:
 - undecided: again, in float64, with all precautions: watched for separation, and by orthogonal factorization where of
   some column too little is left after those before it (in float64 less than 3e-4 of its length) for the Gram matrix to
   tell (`irls.normal`);
-- separated: the limits, from a fit of the rows that stay undecided (`jaxglm.separation`);
+- separated: the limits, from a fit of the rows that stay undecided (`jaxglm.separation`), or if so wished estimates with
+  less bias, which are finite;
 - stopped without an answer, where estimates could be infinite: a linear programme tells separated from slow.
+
+Where all scores are adjusted to reduce bias there is one way for all, by normal equations or orthogonal factorization.
 
 No group waits for another longer than its block, and none changes another's numbers.
 """
@@ -35,7 +38,7 @@ from jaxglm.irls.solve import Data
 from jaxglm.irls.threads import cores, in_threads
 from jaxglm.kernels import steps
 from jaxglm.limits import put_limits
-from jaxglm.packing import EMPTY, Call, Crossed, Layout, Stacked, gather, per_lane, placed, plan, reweighted, tiles
+from jaxglm.packing import EMPTY, Call, Crossed, Layout, Stacked, gather, owners, per_lane, placed, plan, reweighted, tiles
 from jaxglm.separation import Separated, decide, polish
 from jaxglm.status import Method, Status
 from jaxglm.task import Task
@@ -58,6 +61,9 @@ def fit(task: Task, progress: Progress | None = None, plain: bool = True) -> Sol
     found = nothing(g, task.source.p)
     groups = np.flatnonzero(task.source.sizes > 0)
     with arithmetic(task.device):
+        if task.bias_reduction is not None:
+            _adjusted(task, found, groups, progress)
+            return reported(found)
         if plain or task.options.factorization != "auto":
             (_plain_crossed if isinstance(task.source, Crossed) else _plain)(task, found, groups, progress)
             undecided = groups[found.undecided[groups]]
@@ -132,10 +138,12 @@ def _solve_call(task: Task, options: IRLS, plain: bool, call: Call) -> Solution:
         family = jax.tree.map(lambda leaf: per_lane(np.asarray(leaf, dtype), call, 0), task.family)
         penalty = None if task.penalty is None else per_lane(np.asarray(task.penalty, dtype), call, 1)
         start = None if task.start is None else per_lane(np.asarray(task.start, dtype), call, 1)
+        held = None if task.held is None else per_lane(task.held, call, 1)
         stepped = steps(task, call, default_device()) if plain else None
         packed = tiles(task.source, call, dtype, scaled=not plain)
         if stepped is None:
-            solution = solve_tiles(options, plain, packed, Lanes(family, penalty, start))
+            lanes = Lanes(family, penalty, start, held)
+            solution = solve_tiles(options, plain, packed, lanes, bias_reduction=task.bias_reduction)
         else:
             solution = solve_tiles(options, plain, packed, Lanes(family, penalty, stepped.coefficients), arrived=True)
             solution = replace(solution, n_iterations=stepped.n_iterations)
@@ -155,6 +163,14 @@ def _plain(task: Task, found: Solution, groups: np.ndarray, progress: Progress |
             progress(done, len(groups))
 
 
+def _adjusted(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> None:
+    """Solve adjusted scores, by orthogonal factorization where the Gram matrix cannot be trusted."""
+    auto = task.options.factorization == "auto"
+    _solve_again(task, found, groups, "cholesky" if auto else task.options.factorization, progress)
+    if auto:
+        _solve_again(task, found, groups[found.undecided[groups]], "orthogonal")
+
+
 def _carefully(task: Task, found: Solution, groups: np.ndarray, normal: np.ndarray) -> None:
     """Solve groups with all precautions, in float64, their columns scaled: some of them by normal equations, and by
     orthogonal factorization the others, and what is undecided then."""
@@ -164,11 +180,14 @@ def _carefully(task: Task, found: Solution, groups: np.ndarray, normal: np.ndarr
     _solve_again(task, found, groups[found.undecided[groups]], "orthogonal")
 
 
-def _solve_again(task: Task, found: Solution, groups: np.ndarray, factorization: str) -> None:
-    calls = _calls(task, groups, False)
+def _solve_again(task: Task, found: Solution, groups: np.ndarray, factorization: str, progress: Progress | None = None) -> None:
+    calls, done = _calls(task, groups, False), 0
     work = partial(_solve_call, task, replace(task.options, factorization=factorization), False)
     for call, solution in zip(calls, in_threads(work, calls, task.device), strict=True):
         _store(found, call.members, solution)
+        done += len(call.members)
+        if progress:
+            progress(done, len(groups))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), static_argnames=("code", "drop"))
@@ -258,9 +277,28 @@ def _separate(task: Task, found: Solution, groups: np.ndarray) -> None:
     slow = suspects[~proved & (found.status[suspects] == Status.SEPARATED)]
     found.status[slow] = Status.MAX_ITERATIONS
     found.infinite[slow], found.direction[slow], found.covariance[slow] = 0, 0.0, np.nan
+    if task.separated == "firth" and proved.any():
+        inside = np.flatnonzero(proved)
+        proved[inside] = ~_put_reduced(task, found, suspects[inside], gather(rows, inside))
     if proved.any():
         inside = np.flatnonzero(proved)
         _put(task, found, suspects[inside], gather(rows, inside), [proofs[i] for i in inside])
+
+
+def _put_reduced(task: Task, found: Solution, groups: np.ndarray, rows: Stacked) -> np.ndarray:
+    """Put estimates with less bias in for separated groups, and say for which; the others get their limits after all."""
+    kept = ~found.aliased[groups]
+    rows = reweighted(rows, rows.weights, np.where(kept[owners(rows)], rows.X, 0.0))
+    reduced = fit(replace(task.subset(rows, groups), bias_reduction="mean"))
+    done = np.flatnonzero(reduced.status == Status.CONVERGED)
+    finite = jax.tree.map(lambda leaf: leaf[done], reduced)
+    finite = replace(
+        finite,
+        status=np.full(len(done), int(Status.SEPARATED)),
+        n_iterations=found.n_iterations[groups[done]] + finite.n_iterations,
+    )
+    _store(found, groups[done], finite)
+    return reduced.status == Status.CONVERGED
 
 
 def _put(task: Task, found: Solution, groups: np.ndarray, rows: Stacked, proofs: list[Separated]) -> None:

@@ -66,6 +66,7 @@ class GLMResults(Inference):
     table: Table | None = None
     n_unassigned: int = 0
     has_offset: bool = False
+    penalized: bool = False
 
     @property
     def many(self) -> bool:
@@ -221,8 +222,13 @@ class GLMResults(Inference):
         """(p,): decimal logarithms of the p-values, which do not underflow."""
         return self._squeezed(wald.log10_p_values(np.atleast_2d(self.statistics), self._degrees()))
 
-    def conf_int(self, level: float = 0.95) -> np.ndarray:
-        """(p, 2): Wald intervals, on the scale of the coefficients. Raises ValueError for a level outside (0, 1)."""
+    def conf_int(self, level: float = 0.95, method: str = "wald") -> np.ndarray:
+        """(p, 2): intervals on the scale of the coefficients, "wald" or "profile" (see `profile_interval`). Raises ValueError
+        for a level outside (0, 1)."""
+        if method not in ("wald", "profile"):
+            raise ValueError(f'method must be "wald" or "profile", not {method!r}')
+        if method == "profile":
+            return self.profile_interval(level)
         half = wald.quantile(level, self._degrees()) * wald.standard_errors(self.solution.covariance)
         center = self.solution.coefficients
         return self._squeezed(np.stack([center - half, center + half], axis=-1))
@@ -355,6 +361,7 @@ class GLMResults(Inference):
             observations=observations,
             table=table,
             has_offset=self.has_offset,
+            penalized=self.penalized,
         )
 
     def save(self, path: Any) -> None:
@@ -370,10 +377,12 @@ def finish(
     dropped: np.ndarray,
     observations: Observations,
     table: Table | None = None,
+    *,
+    penalized: bool = False,
 ) -> GLMResults:
     """The result of a call, and its one warning about fits that did not converge."""
     unassigned = 0 if keys is None else keys.n_missing
     has_offset = observations.offset is not None if table is None else table.unnamed_offset
-    result = GLMResults(solution, model, list(names), keys, dropped, observations, table, unassigned, has_offset)
+    result = GLMResults(solution, model, list(names), keys, dropped, observations, table, unassigned, has_offset, penalized)
     summary.warn(result)
     return result

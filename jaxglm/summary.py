@@ -9,13 +9,19 @@ import numpy as np
 
 from jaxglm.errors import listed
 from jaxglm.observations import counted
-from jaxglm.status import Status, StatusWarning
+from jaxglm.status import Method, Status, StatusWarning
 
 
 def counts(result: Any) -> list[tuple[Status, int]]:
     """How many fits ended with each status that occurs."""
     found = np.bincount(result.solution.status, minlength=len(Status))
     return [(Status(code), int(count)) for code, count in enumerate(found) if count]
+
+
+def resolved(result: Any) -> np.ndarray:
+    """Which fits are separated but have finite estimates by reduction of bias, (g,)."""
+    reduces = np.array([method.reduces_bias for method in Method])[result.solution.method]
+    return reduces & (result.solution.status == Status.SEPARATED)
 
 
 def short(result: Any) -> str:
@@ -29,8 +35,9 @@ def short(result: Any) -> str:
 
 
 def warn(result: Any) -> None:
-    """One `StatusWarning` if some fits did not converge."""
-    failed = [(status, count) for status, count in counts(result) if status != Status.CONVERGED]
+    """One `StatusWarning` if some fits did not converge. Separated fits with finite estimates, as asked for, need none."""
+    states = np.where(resolved(result), Status.CONVERGED, result.solution.status)
+    failed = [(Status(code), int(np.sum(states == code))) for code in np.unique(states) if code != Status.CONVERGED]
     if not failed:
         return
     if not result.many:
@@ -39,7 +46,7 @@ def warn(result: Any) -> None:
         return
     lines = []
     for status, count in failed:
-        positions = np.flatnonzero(result.solution.status == status)
+        positions = np.flatnonzero(states == status)
         labels = result.groups
         some = listed([labels[i] for i in positions[:3]]) + (", ..." if count > 3 else "")
         lines.append(f"{count} {status.label} ({some})")
@@ -88,8 +95,9 @@ def _one(result: Any) -> list[str]:
     lines.append(
         f"Rows: {result.n_obs}{f' ({result.n_dropped} dropped)' if result.n_dropped else ''}   Steps: {result.n_iterations}"
     )
-    lines.append(f"Status: {result.status.label}")
-    if result.status != Status.CONVERGED:
+    method = "" if result.method == Method.IRLS.label else f", estimates {result.method.replace('_', ' ')}"
+    lines.append(f"Status: {result.status.label}{method}")
+    if result.status != Status.CONVERGED and not resolved(result)[0]:
         lines.append(result.status.message)
     return lines
 

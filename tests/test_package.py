@@ -26,12 +26,12 @@ LAYERS = [
     "errors status links logarithms deviances family log_likelihoods families",
     "designs linalg penalty rows",
     "irls irls.options irls.threads irls.carry irls.seldom irls.working irls.problem irls.normal irls.loop irls.solution "
-    "irls.plain irls.solve irls.alike irls.blocks irls.many irls.ragged "
+    "irls.adjusted irls.plain irls.solve irls.alike irls.blocks irls.many irls.ragged "
     "irls.fused irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled "
     "irls.fused.kernel irls.fused.launch irls.fused.guard",
-    "check separation packing task kernels ends limits fitting",
-    "groups observations wald residuals columns frames formula_parsing formula prediction tables summary storage inference "
-    "results",
+    "check separation crossings packing task kernels ends limits fitting",
+    "groups observations wald profile residuals columns frames formula_parsing formula prediction tables summary storage "
+    "inference results",
     "arrays",
     "datasets files model",
     "demo cli jaxglm __main__",
