@@ -25,7 +25,7 @@ from jaxglm.observations import Observations, log_exposure
 from jaxglm.packing import Features
 from jaxglm.penalty import ElasticNet, Net, Ridge, net_arrays, ridge_arrays, strength_of_each
 from jaxglm.results import GLMResults, finish
-from jaxglm.task import Task
+from jaxglm.task import Task, require_reduction
 from jaxglm.weights import concluded, prepared, split
 
 PRECISIONS = {"float64": np.float64, "float32": np.float32}
@@ -47,6 +47,8 @@ def fit(
     precision: str = "float64",
     device: Any = None,
     names: Sequence[str] | None = None,
+    bias_reduction: str | None = None,
+    separated: str = "limits",
 ) -> GLMResults:
     """Fit one generalized linear model, or many, from arrays. No intercept is added.
 
@@ -56,7 +58,9 @@ def fit(
     A leading axis in any of them makes g fits. groups: (n,), a label for each row, of any kind: a fit for each label.
     start: coefficients (p,) or (g, p); penalty: `Ridge` or `ElasticNet`; missing: "invalid" (a fit with a missing value gets
     the status INVALID_DATA) or "drop" (the row leaves that fit); options: `IRLS`; precision: "float64" or "float32"; device:
-    a JAX device or a platform such as "gpu"; names: of the columns.
+    a JAX device or a platform such as "gpu"; names: of the columns; bias_reduction: "mean", "median" or "jeffreys", for
+    estimates with less bias (`irls.adjusted`); separated: the "limits" of such groups, or by "firth" estimates of mean bias
+    reduction.
 
     Raises ValueError and TypeError for shapes, names and types; never for values in rows.
 
@@ -71,7 +75,7 @@ def fit(
     observed = observe(X, y, family, rows, groups, missing, names)
     return fit_observations(
         observed.observations, family, observed.names, observed.keys, observed.dropped, start=start, penalty=penalty,
-        options=options, precision=precision, device=device, kind=kind,
+        options=options, precision=precision, device=device, kind=kind, bias_reduction=bias_reduction, separated=separated,
     )  # fmt: skip
 
 
@@ -120,6 +124,8 @@ def scan(
     precision: str = "float64",
     device: Any = None,
     names: Sequence[str] | None = None,
+    bias_reduction: str | None = None,
+    separated: str = "limits",
 ) -> GLMResults:
     """Fit m models of one response: the columns of X and, last, one of m features.
 
@@ -139,7 +145,7 @@ def scan(
     posed = pose_scan(X, y, features, family, weights, offset, exposure, missing, missing_code, names)
     return fit_observations(
         posed.observations, family, posed.names, posed.keys, posed.dropped, start=start, penalty=penalty, options=options,
-        precision=precision, device=device, kind=kind,
+        precision=precision, device=device, kind=kind, bias_reduction=bias_reduction, separated=separated,
     )  # fmt: skip
 
 
@@ -197,6 +203,8 @@ def fit_observations(
     adjust: Any = None,
     kind: str = "prior",
     stated: np.ndarray | None = None,
+    bias_reduction: str | None = None,
+    separated: str = "limits",
 ) -> GLMResults:
     """Fit checked rows: what both doors end in. adjust: adds to the log-likelihoods, (g,); kind: of the weights; stated: the
     weights as they were given, if those of `observations` are not."""
@@ -209,6 +217,7 @@ def fit_observations(
         raise TypeError(f"penalty must be a jaxglm.Ridge or ElasticNet, such as Ridge(1.0), not {penalty!r}")
     if precision not in PRECISIONS:
         raise ValueError(f'precision must be "float64" or "float32", not {precision!r}')
+    require_reduction(bias_reduction, separated, penalty is not None)
     sort = None if observations.codes is None else sort_rows(observations.codes, observations.g)
     task = Task(
         source=observations.source(sort),
@@ -219,11 +228,14 @@ def fit_observations(
         options=options,
         dtype=PRECISIONS[precision],
         device=named_device(device),
+        bias_reduction=bias_reduction,
+        separated=separated,
     )
     solution = fitting.fit(task, progress)
     if adjust is not None:
         solution = replace(solution, log_likelihood=solution.log_likelihood + adjust)
-    return concluded(finish(solution, model, names, keys, dropped, observations, table, task), kind, stated)
+    made = finish(solution, model, names, keys, dropped, observations, table, task, penalized=penalty is not None)
+    return concluded(made, kind, stated)
 
 
 def named_device(device: Any) -> Any:

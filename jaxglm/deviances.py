@@ -40,6 +40,26 @@ def gamma_deviance(y: Array, mean_mu: Array) -> Array:
     return 2.0 * relative_entropy(mean_mu, y, log(y)) / mean_mu
 
 
+_DIGAMMA = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12)
+_SHIFT = 12  # from here on the series has all digits
+
+
+def expected_gamma_deviance(precision: Array) -> Array:
+    """The mean of the gamma deviance of a row with this precision a, prior weight over dispersion: 2 (log a - digamma(a)).
+
+    By the asymptotic series of digamma, small arguments moved up by its recurrence (Abramowitz and Stegun 6.3.18, 6.3.5).
+    """
+    small = precision < _SHIFT
+    low = jnp.where(small, precision, 1.0)
+    inverse = 1.0 / jnp.where(small, precision + _SHIFT, precision)
+    square = inverse * inverse
+    series = jnp.zeros_like(inverse)
+    for term in reversed(_DIGAMMA):
+        series = series * square + term
+    moved = sum((1.0 / (low + k) for k in range(_SHIFT)), -jnp.log1p(_SHIFT / low))
+    return 2.0 * (0.5 * inverse + series * square + jnp.where(small, moved, 0.0))
+
+
 def power_deviance(y: Array, mu: Array, log_mu: Array, power: ArrayLike) -> Array:
     """The unit deviance of the variance function V(mu) = mu^power, continuous in power, for y >= 0 and mu > 0.
 
@@ -59,3 +79,10 @@ def power_deviance(y: Array, mu: Array, log_mu: Array, power: ArrayLike) -> Arra
     inside = y * mu**first * growth(first) - mu**second * growth(second)
     at_zero = mu**second / jnp.where(second > 0, second, jnp.nan)
     return 2.0 * jnp.where(positive, inside, at_zero)
+
+
+EXPECTED_DEVIANCES = {  # of families whose deviance is their likelihood's, by the precision of a row
+    "gaussian": jnp.reciprocal,
+    "inverse_gaussian": jnp.reciprocal,
+    "gamma": expected_gamma_deviance,
+}

@@ -36,7 +36,7 @@ import numpy as np
 from jax import Array
 
 from jaxglm import links, log_likelihoods
-from jaxglm.deviances import gamma_deviance, power_deviance, relative_entropy
+from jaxglm.deviances import EXPECTED_DEVIANCES, gamma_deviance, power_deviance, relative_entropy
 from jaxglm.errors import did_you_mean
 from jaxglm.family import Family
 from jaxglm.links import POSITIVE, UNIT, ArrayLike, Interval, Link, Mean
@@ -219,7 +219,8 @@ def _build(name: str, link: str | Link | None, functions: Mapping[str, Any], **c
     # A link of the user's own is the user's business; of ours, only those that make sense for the family.
     if chosen.name not in allowed and chosen.name in _ANY:
         raise ValueError(f"the {name} family has no link {chosen.name!r}. Its links: {', '.join(allowed)}")
-    return Family(name=name, link=chosen, **{**functions, **changes})
+    expected = EXPECTED_DEVIANCES.get(name)
+    return Family(name=name, link=chosen, expected_deviance=expected, **{**functions, **changes})
 
 
 def Gaussian(link: str | Link | None = None) -> Family:
@@ -352,8 +353,7 @@ _NAMED: dict[str, Callable[..., Family]] = {
 def named(family: str | Family, link: str | Link | None = None, **parameters: Any) -> Family:
     """The family with this name, its link and its shape parameters (`theta`, `power`, `variance`).
 
-    A `Family` is returned as it is, or with another link. Raises ValueError for unknown names, for links that are not
-    the family's, and for shape parameters that it does not have.
+    A `Family` is returned as it is. Raises ValueError for unknown names, links and shape parameters.
     """
     if isinstance(family, Family):
         if link is not None or parameters:

@@ -43,6 +43,8 @@ class Family:
     responses, means: the intervals of valid responses and means; valid_response(y) may narrow the former.
     dispersion: the number where it is known, None where it is estimated.
     likelihood_rows: dispersion inside the log-likelihood is deviance over the number of "rows" or the sum of "weights".
+    expected_deviance(precision): optional, the expected unit deviance of a row by its precision, prior weight over
+    dispersion, where the deviance over the dispersion is the likelihood's; bias reduction of the dispersion needs it.
     canonical: the name of the link under which observed and expected information are the same.
     """
 
@@ -61,6 +63,7 @@ class Family:
     means: Interval = field(default=REAL, metadata=STATIC)
     dispersion: float | None = field(default=None, metadata=STATIC)
     likelihood_rows: str = field(default="weights", metadata=STATIC)
+    expected_deviance: RowFunction | None = field(default=None, metadata=STATIC)
     canonical: str | None = field(default=None, metadata=STATIC)
     parameters: Mapping[str, Any] = field(default_factory=dict)
 

@@ -6,8 +6,11 @@ led. That is enough for nearly all of them. What it reports then decides:
 - undecided: again, in float64, with all precautions: watched for separation, and by orthogonal factorization where of
   some column too little is left after those before it (in float64 less than 3e-4 of its length) for the Gram matrix to
   tell (`irls.normal`);
-- separated: the limits, from a fit of the rows that stay undecided (`jaxglm.separation`);
+- separated: the limits, from a fit of the rows that stay undecided (`jaxglm.separation`), or if so wished estimates with
+  less bias, which are finite;
 - stopped without an answer, where estimates could be infinite: a linear programme tells separated from slow.
+
+Where all scores are adjusted to reduce bias there is one way for all, by normal equations or orthogonal factorization.
 
 No group waits for another longer than its block, and none changes another's numbers.
 """
@@ -35,21 +38,30 @@ from jaxglm.elastic_net import (
     told_of_all,
     unmoved,
 )
-from jaxglm.ends import sides
 from jaxglm.irls import lanes
 from jaxglm.irls.blocks import Blocks, blocks_of, default_device, shares
 from jaxglm.irls.many import solve_batch, solve_plain_batch
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import typed
 from jaxglm.irls.ragged import Lanes, solve_tiles
-from jaxglm.irls.solution import Solution, nothing, reported
+from jaxglm.irls.solution import Solution, nothing, reported, store
 from jaxglm.irls.solve import Data
 from jaxglm.kernels import steps
 from jaxglm.large import is_large, solve_large
-from jaxglm.limits import put_limits
-from jaxglm.packing import EMPTY, Call, Crossed, Layout, Stacked, gather, lane_rows, per_lane, placed, plan, reweighted, tiles
+from jaxglm.packing import (
+    EMPTY,
+    Call,
+    Crossed,
+    Layout,
+    gather,
+    lane_rows,
+    per_lane,
+    placed,
+    plan,
+    tiles,
+)
 from jaxglm.penalty import Net
-from jaxglm.separation import Separated, decide, polish
+from jaxglm.separated import settle
 from jaxglm.status import Status
 from jaxglm.task import Task
 from jaxglm.threads import cores, in_threads
@@ -60,7 +72,6 @@ WIDE, TALL = Layout(1024, 32, (2**19, 2**22)), Layout(16, 2048, (2**19, 2**22)) 
 MANY_ROWS = 4096  # groups with more rows than this go by themselves
 PORTION = 2**22  # rows of groups that are looked at for separation at a time
 CALL, CALL_ON_GPU = 2**22, 2**26  # numbers of the fits' own in one call of fits with equally many rows
-NULL = 1e-10  # of the largest eigenvalue of a penalty, one that is zero
 CALLS = 8  # into which a job large enough is cut for each core, or for a GPU
 
 Progress = Callable[[int, int], None]
@@ -77,6 +88,9 @@ def fit(task: Task, progress: Progress | None = None, plain: bool = True, limits
     found = nothing(g, task.source.p)
     groups = np.flatnonzero(task.source.sizes > 0)
     with arithmetic(task.device):
+        if task.bias_reduction is not None:
+            _adjusted(task, found, groups, progress)
+            return reported(found)
         if plain or task.options.factorization != "auto":
             rest = groups if task.options.factorization != "auto" else _by_lanes(task, found, groups, None, progress)
             (_plain_crossed if isinstance(task.source, Crossed) else _plain)(task, found, rest, progress)
@@ -87,7 +101,7 @@ def fit(task: Task, progress: Progress | None = None, plain: bool = True, limits
         else:
             _carefully(task, found, groups, groups)
         for part in _portions(task, groups) if limits else ():
-            _separate(task, found, part)
+            settle(task, found, part, fit)
     return reported(found)
 
 
@@ -127,7 +141,7 @@ def _each_call(task: Task, which: np.ndarray, work: Callable[[Call], Any], found
     with arithmetic(task.device):
         calls = calls_of(task, np.flatnonzero(which), True)
         for call, one in zip(calls, in_threads(work, calls, task.device), strict=True):
-            _store(found, call.members, one)
+            store(found, call.members, one)
 
 
 def _portions(task: Task, groups: np.ndarray) -> Iterator[np.ndarray]:
@@ -144,11 +158,6 @@ def arithmetic(device: Any = None) -> Iterator[None]:
         if device is not None:
             stack.enter_context(jax.default_device(device))
         yield
-
-
-def _store(found: Any, groups: np.ndarray, solution: Any) -> None:
-    """Put solutions of some groups where they belong."""
-    jax.tree.map(lambda out, new: out.__setitem__(groups, np.asarray(new)), found, solution)
 
 
 def _layouts(task: Task, plain: bool) -> tuple[Layout, Layout]:
@@ -173,10 +182,12 @@ def _solve_call(task: Task, options: IRLS, plain: bool, call: Call) -> Solution:
         family = jax.tree.map(lambda leaf: per_lane(np.asarray(leaf, dtype), call, 0), task.family)
         penalty = None if task.penalty is None else per_lane(np.asarray(task.penalty, dtype), call, 1)
         start = None if task.start is None else per_lane(np.asarray(task.start, dtype), call, 1)
+        held = None if task.held is None else per_lane(task.held, call, 1)
         stepped = steps(task, call, default_device()) if plain else None
         packed = tiles(task.source, call, dtype, scaled=not plain)
         if stepped is None:
-            solution = solve_tiles(options, plain, packed, Lanes(family, penalty, start))
+            lanes = Lanes(family, penalty, start, held)
+            solution = solve_tiles(options, plain, packed, lanes, bias_reduction=task.bias_reduction)
         else:
             solution = solve_tiles(options, plain, packed, Lanes(family, penalty, stepped.coefficients), arrived=True)
             solution = replace(solution, n_iterations=stepped.n_iterations)
@@ -189,7 +200,10 @@ def _by_lanes(
 ) -> np.ndarray:
     """Fit groups by lanes of a CPU, where that is possible, in the plain pass or, given a factorization, with all precautions;
     returns the groups that are left."""
-    job = lanes.Job(lane_rows(task.source), task.family, task.penalty, task.start, task.options, task.dtype)
+    rows = lane_rows(task.source)
+    if rows is None:
+        return groups
+    job = lanes.Job(rows, task.family, task.penalty, task.start, task.options, task.dtype)
     if factorization is not None:
         options = replace(task.options, factorization=factorization)
         job = replace(job, options=options, dtype=np.dtype(np.float64), careful=True)
@@ -214,15 +228,23 @@ def _plain(task: Task, found: Solution, groups: np.ndarray, progress: Progress |
     large = is_large(task, groups, default_device())
     for group in groups[large]:
         solution = solve_large(task, group)
-        _store(found, np.array([group]), jax.tree.map(lambda leaf: np.asarray(leaf)[None], solution))
+        store(found, np.array([group]), jax.tree.map(lambda leaf: np.asarray(leaf)[None], solution))
     groups = groups[~large]
     calls = calls_of(task, groups, plain)
     work = partial(_solve_call, task, task.options, plain)
     for call, solution in zip(calls, in_threads(work, calls, task.device), strict=True):
-        _store(found, call.members, solution)
+        store(found, call.members, solution)
         done += len(call.members)
         if progress:
             progress(done, len(groups))
+
+
+def _adjusted(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> None:
+    """Solve adjusted scores, by orthogonal factorization where the Gram matrix cannot be trusted."""
+    auto = task.options.factorization == "auto"
+    _solve_again(task, found, groups, "cholesky" if auto else task.options.factorization, progress)
+    if auto:
+        _solve_again(task, found, groups[found.undecided[groups]], "orthogonal")
 
 
 def _carefully(task: Task, found: Solution, groups: np.ndarray, normal: np.ndarray) -> None:
@@ -234,12 +256,16 @@ def _carefully(task: Task, found: Solution, groups: np.ndarray, normal: np.ndarr
     _solve_again(task, found, groups[found.undecided[groups]], "orthogonal")
 
 
-def _solve_again(task: Task, found: Solution, groups: np.ndarray, factorization: str) -> None:
-    groups = _by_lanes(task, found, groups, factorization)
-    calls = calls_of(task, groups, False)
+def _solve_again(task: Task, found: Solution, groups: np.ndarray, factorization: str, progress: Progress | None = None) -> None:
+    if task.bias_reduction is None:
+        groups = _by_lanes(task, found, groups, factorization)
+    calls, done = calls_of(task, groups, False), 0
     work = partial(_solve_call, task, replace(task.options, factorization=factorization), False)
     for call, solution in zip(calls, in_threads(work, calls, task.device), strict=True):
-        _store(found, call.members, solution)
+        store(found, call.members, solution)
+        done += len(call.members)
+        if progress:
+            progress(done, len(groups))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), static_argnames=("code", "drop"))
@@ -268,7 +294,7 @@ def _plain_crossed(task: Task, found: Solution, groups: np.ndarray, progress: Pr
     parts = [groups[begin : begin + size] for begin in range(0, len(groups), size)]
     done = 0
     for members, solution in zip(parts, in_threads(partial(_crossed, task, size), parts, task.device), strict=True):
-        _store(found, members, solution)
+        store(found, members, solution)
         done += len(members)
         if progress:
             progress(done, len(groups))
@@ -311,67 +337,3 @@ def _crossed(task: Task, size: int, members: np.ndarray) -> Solution:
         code, drop = (None, False) if source.own is None else (source.own.code, source.own.drop)
         solution = _solve_crossed(size, task.options, blocks, data, part(task.start, 1), code=code, drop=drop)
         return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(members)], solution)
-
-
-def _separate(task: Task, found: Solution, groups: np.ndarray) -> None:
-    """Prove separation where the iteration met it or gave up, and put the limits in."""
-    if not task.family.can_separate:
-        return
-    status = found.status[groups]
-    open_ended = (status == Status.SEPARATED) | (status == Status.MAX_ITERATIONS) | (status == Status.STEP_FAILED)
-    suspects = groups[open_ended]
-    if not len(suspects):
-        return
-    rows = gather(task.source, suspects)
-    rows = reweighted(rows, np.where(rows.weights == 0, 0.0, rows.weights), np.where((rows.weights > 0)[:, None], rows.X, 0.0))
-    family = task.subset(rows, suspects).family
-    side = sides(family, rows)
-    proofs = [_prove(task, found, group, rows, side, place) for place, group in enumerate(suspects)]
-    proved = np.array([proof.proved for proof in proofs])
-    # A direction that does not survive a closer look proves nothing: the fit is only slow.
-    slow = suspects[~proved & (found.status[suspects] == Status.SEPARATED)]
-    found.status[slow] = Status.MAX_ITERATIONS
-    found.infinite[slow], found.direction[slow], found.covariance[slow] = 0, 0.0, np.nan
-    if proved.any():
-        inside = np.flatnonzero(proved)
-        _put(task, found, suspects[inside], gather(rows, inside), [proofs[i] for i in inside])
-
-
-def _put(task: Task, found: Solution, groups: np.ndarray, rows: Stacked, proofs: list[Separated]) -> None:
-    """Put the limits in. Where the rows that a direction leaves alone separate in their turn, a direction that moves all
-    rows that any moves is asked for."""
-    nested = np.flatnonzero(put_limits(task, found, groups, rows, proofs, partial(fit, plain=False)))
-    if not len(nested):
-        return
-    again = gather(rows, nested)
-    side = sides(task.subset(again, groups[nested]).family, again)
-    proofs = [_prove(task, found, group, again, side, place, True) for place, group in enumerate(groups[nested])]
-    put_limits(task, found, groups[nested], again, proofs, partial(fit, plain=False))
-
-
-def _prove(
-    task: Task, found: Solution, group: int, rows: Stacked, side: np.ndarray, place: int, largest: bool = False
-) -> Separated:
-    """The proof for one group; the largest, which moves all rows that can be moved, is always the programme's."""
-    inside = slice(rows.starts[place], rows.starts[place] + rows.sizes[place])
-    X, side, present = rows.X[inside], side[inside], np.asarray(rows.weights)[inside] > 0
-    free, n = ~found.aliased[group], int(present.sum())
-    X, side = X[present], side[present]
-    if task.penalty is not None:
-        penalty = task.penalty if task.penalty.ndim == 1 else task.penalty[group]
-        if penalty.ndim == 1:
-            free &= penalty == 0
-        else:  # what a penalty resists must not move, like a row whose optimum is finite
-            X, side = np.concatenate([X, _resisted(penalty)]), np.concatenate([side, np.zeros(len(penalty))])
-    proof = None if largest else polish(X, side, free, found.direction[group])
-    if proof is None or not proof.proved:
-        proof = decide(X, side, free)
-    moved = np.zeros(len(present), bool)
-    moved[present] = proof.moved[:n]
-    return replace(proof, moved=moved)
-
-
-def _resisted(penalty: np.ndarray) -> np.ndarray:
-    """Rows (p, p) of which a direction is a combination as far as a penalty resists it. penalty: (p, p)."""
-    values, vectors = np.linalg.eigh(penalty)
-    return np.where(values > NULL * values[-1], 1.0, 0.0)[:, None] * vectors.T

@@ -6,9 +6,12 @@ arrays there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from jaxglm import comparisons, contrasts, effects, robust
+import numpy as np
+
+from jaxglm import comparisons, contrasts, effects, profile, robust
 from jaxglm.conclusions import Comparisons, Estimates
 from jaxglm.diagnosed import Diagnosed
 from jaxglm.pictured import Pictured
@@ -16,6 +19,8 @@ from jaxglm.pictured import Pictured
 
 class Inference(Diagnosed, Pictured):
     """Methods that `GLMResults` has for tests, intervals and further looks at its fits."""
+
+    _squeezed: Any
 
     def robust(
         self,
@@ -131,3 +136,25 @@ class Inference(Diagnosed, Pictured):
         ([2.9011], [0.9703])
         """
         return effects.effects(self, variables, effects.Sample(data, groups, offset, exposure), type, level)
+
+    def profile_interval(self, level: float = 0.95, terms: Sequence[str | int] | None = None) -> np.ndarray:
+        """(terms, 2): profile-likelihood intervals, on the scale of the coefficients; see `jaxglm.profile`.
+
+        terms: names or places; all by default. An end is infinite where the profile never reaches the level, and NaN where
+        a term is aliased, or where there is no likelihood or no fit. Raises ValueError for a level outside (0, 1), and for
+        estimates that maximise no likelihood.
+
+        >>> import jaxglm
+        >>> fit = jaxglm.fit([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0], [1.0, 3.0]], [1, 2, 3, 9], family="poisson")
+        >>> fit.profile_interval(terms=["x2"]).round(4).tolist()
+        [[0.2511, 1.4093]]
+        """
+        return self._squeezed(profile.intervals(self, level, terms))
+
+    def profile_tests(self, value: float = 0.0, terms: Sequence[str | int] | None = None) -> profile.LikelihoodRatio:
+        """Likelihood-ratio tests that each term is `value`, by the same profile; see `jaxglm.profile.LikelihoodRatio`.
+
+        They are right for infinite estimates too, where Wald tests do not exist.
+        """
+        found = profile.ratio_tests(self, value, terms)
+        return profile.LikelihoodRatio(self._squeezed(found.statistic), self._squeezed(found.p_value))

@@ -24,8 +24,8 @@ from jaxglm.groups import Groups, combine
 from jaxglm.irls.options import IRLS
 from jaxglm.observations import Observations, log_exposure
 from jaxglm.penalty import ElasticNet, Ridge
-from jaxglm.results import GLMResults, Table
-from jaxglm.tables import RESERVED
+from jaxglm.results import GLMResults
+from jaxglm.tables import RESERVED, Table
 from jaxglm.weights import split
 
 
@@ -71,6 +71,8 @@ def glm(
     device: Any = None,
     names: Sequence[str] | None = None,
     progress: Progress | None = None,
+    bias_reduction: str | None = None,
+    separated: str = "limits",
 ) -> GLMResults:
     """Fit a generalized linear model to a table: one, one for each group, or one for each response.
 
@@ -81,8 +83,9 @@ def glm(
     gets its own fit of the one design. weights (prior, or a `Weights`), offset (added to eta), exposure (its logarithm is
     added): names of columns, or arrays. missing: "drop" leaves out rows with a missing value in anything that is used, and
     counts them; "invalid" keeps them, and their group gets the status INVALID_DATA. names: of the terms, in place of the
-    formula's.
-    progress: called with the numbers of fits done and of all. The others are those of `jaxglm.fit`.
+    formula's. progress: called with the numbers of fits done and of all. bias_reduction: "mean", "median" or "jeffreys" for
+    estimates with less bias; separated="firth": those of mean bias reduction, for separated groups only, in place of their
+    limits. The others are those of `jaxglm.fit`.
 
     Raises ValueError and TypeError for formulas, names and types that do not fit; never for values in rows.
 
@@ -119,6 +122,7 @@ def glm(
         unnamed_offset=any(given is not None and not isinstance(given, str) for given in (offset, exposure)),
     )
     rest = {"start": start, "penalty": penalty, "options": options, "precision": precision, "device": device, "kind": kind}
+    rest |= {"bias_reduction": bias_reduction, "separated": separated}
     if responses is not None:
         keys, observations, dropped = _many_responses(made, columns, responses, used, missing)
         if missing == "invalid" and not everything:

@@ -181,12 +181,13 @@ def gather(source: Source, groups: np.ndarray) -> Stacked:
     return Stacked(picked.X, picked.y, picked.weights, picked.offset, None, starts, sizes)
 
 
-def lane_rows(source: Source) -> Rows:
-    """The rows of a source, where they are, as lanes of a CPU look them up."""
+def lane_rows(source: Source) -> Rows | None:
+    """The rows of a source, where they are, as lanes of a CPU look them up; None where they lie nowhere, but are made."""
     if isinstance(source, Stacked):
         weights = None if source.weights is None else np.asarray(source.weights)
         return Rows(source.X, source.y, weights, source.offset, source.starts, source.sizes, source.order)
-    assert isinstance(source, Crossed)
+    if not isinstance(source, Crossed):
+        return None
     own, code, drop = None, None, False
     if source.own is not None:
         own, code, drop = source.own.values, source.own.code, source.own.drop

@@ -24,29 +24,10 @@ from jaxglm.irls.solution import Solution
 from jaxglm.observations import Observations
 from jaxglm.residuals import RowQuantities, means, require_type, row_quantities
 from jaxglm.status import Method, Status
+from jaxglm.tables import Table
 from jaxglm.task import Task
 
 OF_COVARIANCE = ("degrees", "unscaled", "bootstrapped")  # fields by group, or None
-
-
-@dataclass(frozen=True)
-class Table:
-    """What a result remembers of the table it came from.
-
-    kind: what kind of table to give back; data: the user's table, None after loading; design: makes the columns of new
-    data; by: key columns; offset, exposure: names of columns, or None; used: (N,), the rows that were not dropped, None
-    if all were; levels: the two labels of a text response; unnamed_offset: whether an offset or exposure was an array.
-    """
-
-    kind: Any
-    data: Any
-    design: Any
-    by: tuple[str, ...] = ()
-    offset: str | None = None
-    exposure: str | None = None
-    used: np.ndarray | None = None
-    levels: tuple[Any, Any] | None = None
-    unnamed_offset: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -81,6 +62,7 @@ class GLMResults(Inference):
     unscaled: np.ndarray | None = None
     weights_kind: str = "prior"
     bootstrapped: Bootstrap | None = None
+    penalized: bool = False
 
     @property
     def many(self) -> bool:
@@ -238,8 +220,13 @@ class GLMResults(Inference):
         """(p,): decimal logarithms of the p-values, which do not underflow."""
         return self._squeezed(wald.log10_p_values(np.atleast_2d(self.statistics), self._degrees()))
 
-    def conf_int(self, level: float = 0.95) -> np.ndarray:
-        """(p, 2): Wald intervals, or a bootstrap's, of the coefficients. Raises ValueError for a level outside (0, 1)."""
+    def conf_int(self, level: float = 0.95, method: str = "wald") -> np.ndarray:
+        """(p, 2): intervals of the coefficients, "wald" (those of a bootstrap, if it was made with its own), or "profile" (see
+        `profile_interval`). Raises ValueError for a level outside (0, 1)."""
+        if method not in ("wald", "profile"):
+            raise ValueError(f'method must be "wald" or "profile", not {method!r}')
+        if method == "profile":
+            return self.profile_interval(level)
         half = wald.quantile(level, self._degrees()) * wald.standard_errors(self.solution.covariance)
         center, made = self.solution.coefficients, self.bootstrapped
         if made is not None and made.intervals != "normal":
@@ -393,10 +380,13 @@ def finish(
     observations: Observations,
     table: Table | None = None,
     task: Task | None = None,
+    *,
+    penalized: bool = False,
 ) -> GLMResults:
     """The result of a call, and its one warning about fits that did not converge."""
     unassigned = 0 if keys is None else keys.n_missing
     has_offset = observations.offset is not None if table is None else table.unnamed_offset
-    result = GLMResults(solution, model, list(names), keys, dropped, observations, table, unassigned, has_offset, task)
+    made = GLMResults(solution, model, list(names), keys, dropped, observations, table, unassigned, has_offset, task)
+    result = replace(made, penalized=penalized)
     summary.warn(result)
     return result

@@ -40,7 +40,7 @@ class Status(enum.IntEnum):
 
 
 class Method(enum.IntEnum):
-    """How the estimates of a fit were made.
+    """How the estimates of a fit were made: by maximum likelihood, or with less bias by adjusted scores.
 
     >>> from jaxglm.status import Method
     >>> Method.IRLS.label
@@ -49,6 +49,14 @@ class Method(enum.IntEnum):
 
     IRLS = 0
     ELASTIC_NET = 1
+    MEAN_BIAS_REDUCED = 2
+    MEDIAN_BIAS_REDUCED = 3
+    JEFFREYS = 4
+
+    @property
+    def reduces_bias(self) -> bool:
+        """Whether scores were adjusted, so that estimates are finite even where a fit is separated."""
+        return self in (Method.MEAN_BIAS_REDUCED, Method.MEDIAN_BIAS_REDUCED, Method.JEFFREYS)
 
     @property
     def label(self) -> str:

@@ -74,7 +74,8 @@ def load(path: Any, family: Family | None = None) -> Any:
     family: needed where it was one of your own, which a file cannot hold. The rows are not in the file: what is computed
     row by row raises ValueError; `predict` works. Raises FileNotFoundError, and ValueError for other files.
     """
-    from jaxglm.results import GLMResults, Table
+    from jaxglm.results import GLMResults
+    from jaxglm.tables import Table
 
     try:
         with np.load(path, allow_pickle=False) as archive:

@@ -18,6 +18,12 @@ def counts(result: Any) -> list[tuple[Status, int]]:
     return [(Status(code), int(count)) for code, count in enumerate(found) if count]
 
 
+def resolved(result: Any) -> np.ndarray:
+    """Which fits are separated but have finite estimates by reduction of bias, (g,)."""
+    reduces = np.array([method.reduces_bias for method in Method])[result.solution.method]
+    return reduces & (result.solution.status == Status.SEPARATED)
+
+
 def short(result: Any) -> str:
     """One line."""
     family = f"{result.family.name} ({result.family.link.name})"
@@ -29,8 +35,10 @@ def short(result: Any) -> str:
 
 
 def warn(result: Any, stacklevel: int = 5) -> None:
-    """One `StatusWarning` if some fits did not converge. stacklevel: of the user's call."""
-    failed = [(status, count) for status, count in counts(result) if status != Status.CONVERGED]
+    """One `StatusWarning` if some fits did not converge. Separated fits with finite estimates, as asked for, need none.
+    stacklevel: of the user's call."""
+    states = np.where(resolved(result), Status.CONVERGED, result.solution.status)
+    failed = [(Status(code), int(np.sum(states == code))) for code in np.unique(states) if code != Status.CONVERGED]
     if not failed:
         return
     if not result.many:
@@ -39,7 +47,7 @@ def warn(result: Any, stacklevel: int = 5) -> None:
         return
     lines = []
     for status, count in failed:
-        positions = np.flatnonzero(result.solution.status == status)
+        positions = np.flatnonzero(states == status)
         labels = result.groups
         some = listed([labels[i] for i in positions[:3]]) + (", ..." if count > 3 else "")
         lines.append(f"{count} {status.label} ({some})")
@@ -101,8 +109,9 @@ def _one(result: Any) -> list[str]:
     )
     if result.method == Method.ELASTIC_NET.label:
         lines.append("An elastic net has no standard errors: its estimates are shrunken, and some are set to zero.")
-    lines.append(f"Status: {result.status.label}")
-    if result.status != Status.CONVERGED:
+    method = "" if result.method == Method.IRLS.label else f", estimates {result.method.replace('_', ' ')}"
+    lines.append(f"Status: {result.status.label}{method}")
+    if result.status != Status.CONVERGED and not resolved(result)[0]:
         lines.append(result.status.message)
     return lines
 

@@ -5,6 +5,7 @@ Columns are made here as arrays and turned into the user's kind of table by `fra
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,26 @@ SCALARS = (
 TERMS = ("term", "estimate", "std_error", "statistic", "p_value", "log10_p", "q_value", "conf_low", "conf_high", "status")
 ROWS = ("y", "weight", "offset")
 RESERVED = frozenset(SCALARS + TERMS)  # names that a key column cannot have
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a result remembers of the table it came from.
+
+    kind: what kind of table to give back; data: the user's table, None after loading; design: makes the columns of new
+    data; by: key columns; offset, exposure: names of columns, or None; used: (N,), the rows that were not dropped, None
+    if all were; levels: the two labels of a text response; unnamed_offset: whether an offset or exposure was an array.
+    """
+
+    kind: Any
+    data: Any
+    design: Any
+    by: tuple[str, ...] = ()
+    offset: str | None = None
+    exposure: str | None = None
+    used: np.ndarray | None = None
+    levels: tuple[Any, Any] | None = None
+    unnamed_offset: bool = False
 
 
 def tidy_columns(result: Any, level: float, exponentiate: bool, adjust: str | None = None) -> dict[str, Any]:

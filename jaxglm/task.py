@@ -8,7 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxglm.errors import did_you_mean
 from jaxglm.family import Family
+from jaxglm.irls.adjusted import METHODS
 from jaxglm.irls.options import IRLS
 from jaxglm.packing import Source
 from jaxglm.penalty import Net
@@ -19,8 +21,11 @@ class Task:
     """What is to be fitted: g groups with p coefficients.
 
     source: their rows; family: its parameters are scalars or (g,); penalty: a ridge, (p,), (g, p) or (g, p, p), or None;
-    net: an elastic net, or None; start: (p,), (g, p) or None; dtype: of the fast pass; device: a JAX
-    device or None for the default one.
+    net: an elastic net, or None; start: (p,), (g, p) or None; dtype: of the fast pass; device: a JAX device or None for the
+    default one.
+    bias_reduction: "mean", "median" or "jeffreys" where scores are adjusted (`irls.adjusted`), else None; held: (g, p), flags
+    of coefficients that are then held at zero, or None; separated: what separated groups get, their "limits", or with
+    "firth" estimates by mean bias reduction.
     """
 
     source: Source
@@ -31,6 +36,9 @@ class Task:
     options: IRLS = IRLS()  # noqa: RUF009
     dtype: Any = np.float64
     device: Any = None
+    bias_reduction: str | None = None
+    held: np.ndarray | None = None
+    separated: str = "limits"
 
     def subset(self, source: Source, groups: np.ndarray) -> Task:
         """The task of fitting only some groups, from a source of their rows, from R's start and in float64."""
@@ -56,3 +64,18 @@ class Task:
 
         family = jax.tree.map(lambda leaf: part(leaf, 0), self.family)
         return replace(self, source=source, family=family, penalty=part(self.penalty, 1), start=part(self.start, 1))
+
+
+def require_reduction(bias_reduction: Any, separated: Any, penalized: bool) -> None:
+    """Raise ValueError for ways to reduce bias that are not there or do not go together."""
+    if bias_reduction is not None and bias_reduction not in METHODS:
+        known, hint = ", ".join(f'"{name}"' for name in METHODS), did_you_mean(bias_reduction, METHODS)
+        raise ValueError(f"bias_reduction must be {known} or None, not {bias_reduction!r}.{hint}")
+    if separated not in ("limits", "firth"):
+        raise ValueError(f'separated must be "limits" or "firth", not {separated!r}')
+    if separated == "firth" and bias_reduction is not None:
+        raise ValueError('separated="firth" is for fits by maximum likelihood; with bias_reduction= all groups are reduced')
+    if penalized and (separated == "firth" or bias_reduction is not None):
+        raise ValueError(
+            "a penalty and bias reduction cannot be combined: leave out penalty=, or bias_reduction= and separated="
+        )

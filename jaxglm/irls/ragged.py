@@ -18,6 +18,7 @@ from jax import Array
 
 from jaxglm.designs import Dense
 from jaxglm.family import Family
+from jaxglm.irls.adjusted import solve_adjusted
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.path import PathSolution, Shrinkage, largest_strength, solve_path
 from jaxglm.irls.plain import solve_plain
@@ -55,11 +56,13 @@ class Tiles:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Lanes:
-    """What each fit has besides rows, with leading axes (T, lanes): its family's parameters, penalty and start (p,)."""
+    """What each fit has besides rows, with leading axes (T, lanes): its family's parameters, penalty and start (p,), and
+    flags (p,) of coefficients that are held where scores are adjusted."""
 
     family: Family
     penalty: Any = None
     start: Any = None
+    held: Any = None
 
 
 @jax.tree_util.register_dataclass
@@ -82,14 +85,18 @@ class LossLanes:
     coefficients: Any
 
 
-@partial(jax.jit, static_argnums=(0, 1), static_argnames="arrived")
-def solve_tiles(options: IRLS, plain: bool, tiles: Tiles, lanes: Lanes, *, arrived: bool = False) -> Solution:
+@partial(jax.jit, static_argnums=(0, 1), static_argnames=("arrived", "bias_reduction"))
+def solve_tiles(
+    options: IRLS, plain: bool, tiles: Tiles, lanes: Lanes, *, arrived: bool = False, bias_reduction: str | None = None
+) -> Solution:
     """Solve every block; plain: what normal equations solve in a few passes, the rest being `undecided`; arrived: whether
-    such passes have led to the starts. All fields of the `Solution` have leading axes (T, lanes); beyond n_blocks they are
-    zero."""
+    such passes have led to the starts; bias_reduction: how scores are adjusted, if they are. All fields of the `Solution`
+    have leading axes (T, lanes); beyond n_blocks they are zero."""
 
     def fit(rows: Rows, lane: Lanes, scale: Array) -> Solution:
         problem = pose(rows, lane.family, scale, lane.penalty, lane.start, watched=not plain)
+        if bias_reduction is not None:
+            return solve_adjusted(problem, options, bias_reduction, lane.held)
         return solve_plain(problem, options, arrived) if plain else solve_problem(problem, options)
 
     return over_blocks(fit, tiles, lanes.family, lanes)

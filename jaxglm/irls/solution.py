@@ -309,6 +309,11 @@ def nothing(g: int, p: int) -> Solution:
     )
 
 
+def store(found: Any, groups: np.ndarray, solution: Any) -> None:
+    """Put solutions of some groups, or other arrays by group, where they belong."""
+    jax.tree.map(lambda out, new: out.__setitem__(groups, np.asarray(new)), found, solution)
+
+
 def is_lost(status: Any) -> Any:
     """Which fits have no estimates at all: without data, or without a valid step."""
     return (status == Status.INVALID_DATA) | (status == Status.NO_DATA) | (status == Status.STEP_FAILED)
