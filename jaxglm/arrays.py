@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxglm import families, fitting
+from jaxglm import families, fitting, theta
 from jaxglm.errors import listed
 from jaxglm.family import Family
 from jaxglm.groups import Groups, absent, factorize, factorize_column, sort_rows
@@ -171,10 +171,15 @@ def fit_observations(
         dtype=PRECISIONS[precision],
         device=named_device(device),
     )
-    solution = fitting.fit(task, progress)
+    errors = None
+    if model.estimator is None:
+        solution = fitting.fit(task, progress)
+    else:
+        fitted = theta.fit(task, progress)
+        solution, errors, model = fitted.solution, fitted.standard_errors, theta.with_theta(model, fitted.theta)
     if adjust is not None:
         solution = replace(solution, log_likelihood=solution.log_likelihood + adjust)
-    return finish(solution, model, names, keys, dropped, observations, table)
+    return finish(solution, model, names, keys, dropped, observations, table, errors)
 
 
 def named_device(device: Any) -> Any:

@@ -118,7 +118,8 @@ def _layouts(task: Task, plain: bool) -> tuple[Layout, Layout]:
     return (SMALL if plain else FEW), LARGE
 
 
-def _calls(task: Task, groups: np.ndarray, plain: bool) -> list[Call]:
+def calls_of(task: Task, groups: np.ndarray, plain: bool) -> list[Call]:
+    """Cut ragged groups into calls; plain: for work that is over in a few passes."""
     sizes = task.source.sizes
     many = sizes[groups] > MANY_ROWS
     small, large = _layouts(task, plain)
@@ -146,9 +147,9 @@ def _solve_call(task: Task, options: IRLS, plain: bool, call: Call) -> Solution:
 def _plain(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> None:
     """The plain pass over ragged groups."""
     plain, done = task.options.factorization == "auto", 0
-    calls = _calls(task, groups, plain)
+    planned = calls_of(task, groups, plain)
     work = partial(_solve_call, task, task.options, plain)
-    for call, solution in zip(calls, in_threads(work, calls, task.device), strict=True):
+    for call, solution in zip(planned, in_threads(work, planned, task.device), strict=True):
         _store(found, call.members, solution)
         done += len(call.members)
         if progress:
@@ -165,9 +166,9 @@ def _carefully(task: Task, found: Solution, groups: np.ndarray, normal: np.ndarr
 
 
 def _solve_again(task: Task, found: Solution, groups: np.ndarray, factorization: str) -> None:
-    calls = _calls(task, groups, False)
+    planned = calls_of(task, groups, False)
     work = partial(_solve_call, task, replace(task.options, factorization=factorization), False)
-    for call, solution in zip(calls, in_threads(work, calls, task.device), strict=True):
+    for call, solution in zip(planned, in_threads(work, planned, task.device), strict=True):
         _store(found, call.members, solution)
 
 

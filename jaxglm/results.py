@@ -66,6 +66,7 @@ class GLMResults(Inference):
     table: Table | None = None
     n_unassigned: int = 0
     has_offset: bool = False
+    theta_errors: np.ndarray | None = None  # (g,), where theta was estimated
 
     @property
     def many(self) -> bool:
@@ -123,8 +124,8 @@ class GLMResults(Inference):
 
     @property
     def n_parameters(self) -> Any:
-        """What AIC and BIC count: independent coefficients, and an estimated dispersion."""
-        return self._squeezed(self.solution.rank + int(self.family.counts_dispersion))
+        """What AIC and BIC count: independent coefficients, and estimated dispersion and theta."""
+        return self._squeezed(self.solution.rank + self.family.n_shapes)
 
     @property
     def aic(self) -> Any:
@@ -144,9 +145,14 @@ class GLMResults(Inference):
 
     @property
     def theta(self) -> Any:
-        """The negative binomial's theta; NaN for other families."""
+        """The negative binomial's theta, infinite where Poisson is best; NaN for other families."""
         theta = self.family.parameters.get("theta", np.nan)
         return self._squeezed(np.broadcast_to(np.asarray(theta, float), (len(self),)))
+
+    @property
+    def theta_standard_error(self) -> Any:
+        """Of an estimated theta; NaN where it is infinite, and where it was given."""
+        return self._squeezed(np.full(len(self), np.nan) if self.theta_errors is None else self.theta_errors)
 
     @property
     def df_residual(self) -> Any:
@@ -355,6 +361,7 @@ class GLMResults(Inference):
             observations=observations,
             table=table,
             has_offset=self.has_offset,
+            theta_errors=None if self.theta_errors is None else self.theta_errors[position : position + 1],
         )
 
     def save(self, path: Any) -> None:
@@ -370,10 +377,12 @@ def finish(
     dropped: np.ndarray,
     observations: Observations,
     table: Table | None = None,
+    theta_errors: np.ndarray | None = None,
 ) -> GLMResults:
     """The result of a call, and its one warning about fits that did not converge."""
     unassigned = 0 if keys is None else keys.n_missing
     has_offset = observations.offset is not None if table is None else table.unnamed_offset
-    result = GLMResults(solution, model, list(names), keys, dropped, observations, table, unassigned, has_offset)
+    about = (table, unassigned, has_offset, theta_errors)
+    result = GLMResults(solution, model, list(names), keys, dropped, observations, *about)
     summary.warn(result)
     return result

@@ -23,13 +23,13 @@ FILES = {
 
 # A module imports only from its own layer or from those above it here, and modules never import each other in a circle.
 LAYERS = [
-    "errors status links logarithms deviances family log_likelihoods families",
+    "errors status links logarithms deviances family log_likelihoods overdispersion families",
     "designs linalg penalty rows",
     "irls irls.options irls.threads irls.carry irls.seldom irls.working irls.problem irls.normal irls.loop irls.solution "
-    "irls.plain irls.solve irls.alike irls.blocks irls.many irls.ragged "
+    "irls.plain irls.solve irls.alike irls.blocks irls.many irls.ragged irls.joint "
     "irls.fused irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled "
     "irls.fused.kernel irls.fused.launch irls.fused.guard",
-    "check separation packing task kernels ends limits fitting",
+    "check separation packing task kernels ends limits fitting theta",
     "groups observations wald residuals columns frames formula_parsing formula prediction tables summary storage inference "
     "results",
     "arrays",

@@ -7,9 +7,10 @@ and stops when the last block is done. `jaxglm.packing` makes the tiles.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,8 @@ from jaxglm.irls.problem import pose
 from jaxglm.irls.solution import Solution
 from jaxglm.irls.solve import solve_problem
 from jaxglm.rows import Chunks, Rows
+
+T = TypeVar("T")
 
 
 @jax.tree_util.register_dataclass
@@ -61,26 +64,35 @@ def solve_tiles(options: IRLS, plain: bool, tiles: Tiles, lanes: Lanes, *, arriv
     """Solve every block; plain: what normal equations solve in a few passes, the rest being `undecided`; arrived: whether
     such passes have led to the starts. All fields of the `Solution` have leading axes (T, lanes); beyond n_blocks they are
     zero."""
-    prepared = _prepare(tiles, lanes.family)
 
-    def fit(rows: Rows, chunks: Chunks, lane: Lanes, scale: Array) -> Solution:
-        part = Rows(rows.design, rows.y, rows.weights, rows.offset, chunks)
-        problem = pose(part, lane.family, scale, lane.penalty, lane.start, watched=not plain)
+    def fit(rows: Rows, lane: Lanes, scale: Array) -> Solution:
+        problem = pose(rows, lane.family, scale, lane.penalty, lane.start, watched=not plain)
         return solve_plain(problem, options, arrived) if plain else solve_problem(problem, options)
 
+    return by_blocks(tiles, lanes, fit)
+
+
+def by_blocks(tiles: Tiles, lanes: Any, fit: Callable[[Rows, Any, Array], T]) -> T:
+    """Map `fit`, of the prepared rows of one fit, what else it has (a value with a `family`) and its columns' scale, over
+    the fits of every block."""
+    prepared = _prepare(tiles, lanes.family)
+
+    def one(rows: Rows, chunks: Chunks, lane: Any, scale: Array) -> T:
+        return fit(Rows(rows.design, rows.y, rows.weights, rows.offset, chunks), lane, scale)
+
     @jax.jit  # so that asking for shapes and doing the work are traced once
-    def block(index: Array) -> Solution:
+    def block(index: Array) -> T:
         chunks = Chunks(tiles.first[index], tiles.count[index])
         lane = jax.tree.map(lambda leaf: leaf[index], lanes)
         # Every array of rows has its lanes second, after the chunks, so that a chunk of all lanes is one slice.
-        return jax.vmap(fit, in_axes=(1, None, 0, 0))(prepared, chunks, lane, tiles.scale[index])
+        return jax.vmap(one, in_axes=(1, None, 0, 0))(prepared, chunks, lane, tiles.scale[index])
 
     total = tiles.first.shape[0]
     none = jnp.zeros_like(tiles.n_blocks)
     shapes = jax.eval_shape(block, none)
     empty = jax.tree.map(lambda leaf: jnp.zeros((total, *leaf.shape), leaf.dtype), shapes)
 
-    def next_block(index: Array, found: Solution) -> Solution:
+    def next_block(index: Array, found: T) -> T:
         return jax.tree.map(lambda out, leaf: out.at[index].set(leaf), found, block(index))
 
     return jax.lax.fori_loop(none, tiles.n_blocks, next_block, empty)
