@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxglm import families, fitting
+from jaxglm import families, fitting, theta
 from jaxglm.errors import listed
 from jaxglm.family import Family
 from jaxglm.groups import Groups, absent, factorize, factorize_column, sort_rows
@@ -231,11 +231,16 @@ def fit_observations(
         bias_reduction=bias_reduction,
         separated=separated,
     )
-    solution = fitting.fit(task, progress)
+    errors = None
+    if model.estimator is None:
+        solution = fitting.fit(task, progress)
+    else:
+        fitted = theta.fit(task, progress)
+        solution, errors, model = fitted.solution, fitted.standard_errors, theta.with_theta(model, fitted.theta)
     if adjust is not None:
         solution = replace(solution, log_likelihood=solution.log_likelihood + adjust)
-    made = finish(solution, model, names, keys, dropped, observations, table, task, penalized=penalty is not None)
-    return concluded(made, kind, stated)
+    made = finish(solution, model, names, keys, dropped, observations, table, replace(task, family=model), theta_errors=errors)
+    return concluded(replace(made, penalized=penalty is not None), kind, stated)
 
 
 def named_device(device: Any) -> Any:

@@ -135,6 +135,8 @@ def _first(family: Family, dtype: Any) -> Family:
     for name, value in [*family.parameters.items(), *family.link.parameters.items()]:
         if isinstance(value, str):
             raise TypeError(f"{name} is the column {value!r} of a table; check the family with a number in its place")
+        if isinstance(value, float) and math.isnan(value):
+            raise ValueError(f"{name} is to be estimated; check the family with a number in its place")
     return jax.tree.map(lambda leaf: jnp.asarray(np.ravel(np.asarray(leaf))[0], dtype), family)
 
 

@@ -38,7 +38,8 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("--family", default="gaussian", help="gaussian (default), binomial, poisson, gamma, ...")
     fit.add_argument("--link", help="instead of the family's default; also power(0.5)")
     fit.add_argument("--by", action="append", default=[], metavar="COLUMN", help="a key column; repeat, or separate by commas")
-    fit.add_argument("--theta", help="of negative_binomial: a number or a column")
+    fit.add_argument("--theta", help="of negative_binomial: a number or a column; else estimated")
+    fit.add_argument("--adjusted", action="store_true", help="estimate theta by Cox and Reid's adjusted likelihood")
     fit.add_argument("--power", help="of tweedie: a number or a column")
     fit.add_argument("--weights", metavar="COLUMN", help="of rows; prior weights unless --weights-kind is given")
     fit.add_argument("--weights-kind", default="prior", choices=KINDS, help="what weights mean")
@@ -175,6 +176,8 @@ def _family(arguments: argparse.Namespace) -> Any:
                 shapes[name] = float(value)
             except ValueError:
                 shapes[name] = value
+    if arguments.adjusted:
+        shapes["adjusted"] = True
     link: Any = arguments.link
     if link is not None and link.replace(" ", "").lower().startswith("power("):
         try:

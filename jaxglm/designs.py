@@ -41,6 +41,9 @@ class Design(Protocol):
     def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
         """X' diag(w) X, or its lower triangle row by row, and X' r' together, for w of shape (n,) and r of shape (k, n)."""
 
+    def quadratic(self, m: Array) -> Array:
+        """x' m x of every row x, shape (n,), for a symmetric m of shape (p, p)."""
+
     def reach(self) -> Array:
         """The largest absolute value of each column, shape (p,)."""
 
@@ -66,6 +69,9 @@ class Dense:
 
     def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
         return self.gram(w), self.transposed_dot(r)
+
+    def quadratic(self, m: Array) -> Array:
+        return jnp.sum(self.columns * jnp.matmul(m, self.columns, precision=HIGHEST), axis=0)
 
     def reach(self) -> Array:
         return jnp.max(jnp.abs(self.columns), axis=1)
@@ -102,6 +108,9 @@ class Twice:
     def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
         # XLA computes what it fuses again for every use, here p times, except for what ends in a division.
         return self.gram(w / self.ones), self.transposed_dot(r)
+
+    def quadratic(self, m: Array) -> Array:
+        return jnp.sum(self.columns * jnp.matmul(m, self.columns, precision=HIGHEST), axis=0)
 
     def reach(self) -> Array:
         return jnp.max(jnp.abs(self.rows), axis=0)
@@ -140,6 +149,10 @@ class Shared:
     def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
         return self.gram(w), self.transposed_dot(r)
 
+    def quadratic(self, m: Array) -> Array:
+        first, second = np.tril_indices(self.rows.shape[1])
+        return jnp.matmul(self.products, m[first, second] * np.where(first == second, 1.0, 2.0), precision=HIGHEST)
+
     def reach(self) -> Array:
         return jnp.max(jnp.abs(self.columns), axis=1)
 
@@ -168,6 +181,10 @@ class Appended:
         both = self.transposed_dot(jnp.concatenate([r, (w * self.own)[None, :]]))
         cross, corner = both[:-1, -1:], both[-1:, -1:]
         return jnp.block([[self.shared.gram(w), cross], [cross.T, corner]]), both[:, :-1]
+
+    def quadratic(self, m: Array) -> Array:
+        cross = 2.0 * self.shared.dot(m[:-1, -1]) + m[-1, -1] * self.own
+        return self.shared.quadratic(m[:-1, :-1]) + self.own * cross
 
     def reach(self) -> Array:
         return jnp.concatenate([self.shared.reach(), jnp.max(jnp.abs(self.own))[None]])
@@ -206,6 +223,9 @@ class Constant:
 
     def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
         return self.gram(w), self.transposed_dot(r)
+
+    def quadratic(self, m: Array) -> Array:
+        return m[0]
 
     def reach(self) -> Array:
         return jnp.ones(1)

@@ -7,7 +7,7 @@
 | `Poisson` | mu | 1 |
 | `Gamma` | mu^2 | estimated |
 | `InverseGaussian` | mu^3 | estimated |
-| `NegativeBinomial(theta)` | mu + mu^2 / theta | 1 |
+| `NegativeBinomial(theta)` | mu + mu^2 / theta | 1, theta given or estimated |
 | `Tweedie(power)` | mu^power | estimated |
 | `Quasi(variance)`, `QuasiBinomial`, `QuasiPoisson` | as named | estimated, no likelihood |
 
@@ -30,7 +30,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -196,7 +195,7 @@ _POWER = {
     "responses": NONNEGATIVE,
     "means": POSITIVE,
 }
-_QUASI = {"constant": _CONSTANT, "mu": _POISSON, "mu(1-mu)": _BINOMIAL, "mu^2": _GAMMA, "mu^3": _INVERSE_GAUSSIAN}
+QUASI = {"constant": _CONSTANT, "mu": _POISSON, "mu(1-mu)": _BINOMIAL, "mu^2": _GAMMA, "mu^3": _INVERSE_GAUSSIAN}
 
 _ANY = ("identity", "log", "logit", "probit", "cauchit", "cloglog", "loglog", "inverse", "inverse_squared", "sqrt", "power")
 LINKS = {
@@ -251,18 +250,23 @@ def InverseGaussian(link: str | Link | None = None) -> Family:
     return _build("inverse_gaussian", link, _INVERSE_GAUSSIAN, log_likelihood=log_likelihoods.inverse_gaussian)
 
 
-def NegativeBinomial(theta: Any = None, link: str | Link | None = None) -> Family:
+def NegativeBinomial(theta: Any = None, link: str | Link | None = None, *, adjusted: bool = False) -> Family:
     """Counts with V(mu) = mu + mu^2 / theta, dispersion 1 (as MASS's `glm.nb`). Links: log, sqrt, identity.
 
     theta: a positive number, one a fit (an array in the order of the fits), or at the table door the name of a column
-    that is constant within groups. Infinity is the Poisson limit. Raises NotImplementedError without a theta.
+    that is constant within groups. Infinity is the Poisson limit. Without one, `jaxglm.fit` and `glm` estimate it for each
+    fit, by maximum likelihood, or with adjusted=True by Cox and Reid's adjusted profile likelihood, which is less biased
+    where rows are few (`jaxglm.theta`). Raises ValueError for a theta that is not positive, and for one that is given and to
+    be adjusted.
+
+    >>> from jaxglm import families
+    >>> families.NegativeBinomial(theta=2.0).parameters["theta"], families.NegativeBinomial().estimator
+    (2.0, 'maximum_likelihood')
     """
-    if theta is None:
-        raise NotImplementedError(
-            "NegativeBinomial needs a theta: estimating it is not available yet. Give a number, one value a fit, "
-            "or the name of a column, for example NegativeBinomial(theta=2.0)"
-        )
-    theta = _shape_parameter("theta", theta)
+    estimator = None if theta is not None else "cox_reid" if adjusted else "maximum_likelihood"
+    if theta is not None and adjusted:
+        raise ValueError("adjusted=True says how theta is estimated, but a theta is given; leave out one of them")
+    theta = math.nan if theta is None else _shape_parameter("theta", theta)
     return _build(
         "negative_binomial",
         link,
@@ -276,6 +280,7 @@ def NegativeBinomial(theta: Any = None, link: str | Link | None = None) -> Famil
         valid_response=_negative_binomial_response,
         log_likelihood=log_likelihoods.negative_binomial,
         dispersion=1.0,
+        estimator=estimator,
         parameters={"theta": theta},
     )
 
@@ -295,17 +300,15 @@ def Quasi(variance: str = "constant", link: str | Link | None = None) -> Family:
 
     variance: "constant", "mu", "mu(1-mu)", "mu^2", "mu^3", or "mu^k" with any number k, as in `Quasi("mu^1.5")`.
     """
-    if variance in _QUASI:
-        return _build("quasi", link, _QUASI[variance])
+    if variance in QUASI:
+        return _build("quasi", link, QUASI[variance])
     base, _, exponent = str(variance).replace(" ", "").partition("^")
     try:
         power = float(exponent) if base == "mu" else math.nan
     except ValueError:
         power = math.nan
     if not math.isfinite(power):
-        raise ValueError(
-            f"there is no variance function {variance!r}. Give one of {', '.join(_QUASI)}, or mu^k with a number k"
-        )
+        raise ValueError(f"there is no variance function {variance!r}. Give one of {', '.join(QUASI)}, or mu^k with a number k")
     return _build("quasi", link, _POWER, parameters={"power": power})
 
 
@@ -351,7 +354,8 @@ _NAMED: dict[str, Callable[..., Family]] = {
 
 
 def named(family: str | Family, link: str | Link | None = None, **parameters: Any) -> Family:
-    """The family with this name, its link and its shape parameters (`theta`, `power`, `variance`).
+    """The family with this name, its link and its shape parameters (`theta`, `power`, `variance`); a negative binomial
+    without a theta estimates it.
 
     A `Family` is returned as it is. Raises ValueError for unknown names, links and shape parameters.
     """
@@ -367,34 +371,10 @@ def named(family: str | Family, link: str | Link | None = None, **parameters: An
     key = family.lower()
     if key not in _NAMED:
         raise ValueError(f"there is no family {family!r}.{did_you_mean(family, _NAMED)} Families: {', '.join(_NAMED)}")
-    shapes = {"negative_binomial": {"theta"}, "tweedie": {"power"}, "quasi": {"variance"}}.get(key, set())
+    shapes = {"negative_binomial": {"theta", "adjusted"}, "tweedie": {"power"}, "quasi": {"variance"}}.get(key, set())
     for name in parameters:
         if name not in shapes:
             raise ValueError(f"the {key} family has no parameter {name!r}")
     if key == "tweedie" and "power" not in parameters:
         raise ValueError("the tweedie family needs a power, for example families.Tweedie(power=1.5)")
     return _NAMED[key](link=link, **parameters)
-
-
-def arguments(family: Family) -> dict[str, Any] | None:
-    """How to make one of jaxglm's families again: `named(family, link, **parameters, **fixed)`, in which `exponent` is
-    that of a `links.Power`, and `parameters` are only named. None for a family or a link of one's own."""
-    variances = {functions["variance"]: variance for variance, functions in _QUASI.items()}
-    fixed, parameters = {}, sorted(family.parameters)
-    if family.name == "quasi":
-        fixed, parameters = {"variance": variances.get(family.variance) or f"mu^{family.parameters.get('power')}"}, []
-    exponent = family.link.parameters.get("exponent")
-    try:
-        link = family.link if exponent is None else links.Power(exponent)
-        again = named(
-            family.name,
-            links.named(link.name) if exponent is None else link,
-            **fixed,
-            **dict(family.parameters if parameters else {}),
-        )
-    except (ValueError, TypeError):
-        return None
-    if str(jax.tree.structure(again)) != str(jax.tree.structure(family)):
-        return None
-    exponent = None if exponent is None else float(exponent)
-    return {"family": family.name, "link": family.link.name, "exponent": exponent, "parameters": parameters, "fixed": fixed}

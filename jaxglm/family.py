@@ -46,6 +46,7 @@ class Family:
     expected_deviance(precision): optional, the expected unit deviance of a row by its precision, prior weight over
     dispersion, where the deviance over the dispersion is the likelihood's; bias reduction of the dispersion needs it.
     canonical: the name of the link under which observed and expected information are the same.
+    estimator: how a shape parameter that is estimated is, "maximum_likelihood" or "cox_reid"; None where it is given.
     """
 
     name: str = field(metadata=STATIC)
@@ -65,6 +66,7 @@ class Family:
     likelihood_rows: str = field(default="weights", metadata=STATIC)
     expected_deviance: RowFunction | None = field(default=None, metadata=STATIC)
     canonical: str | None = field(default=None, metadata=STATIC)
+    estimator: str | None = field(default=None, metadata=STATIC)
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def variance_at(self, mu: ArrayLike) -> Array:
@@ -141,6 +143,12 @@ class Family:
         """Whether AIC counts an estimated dispersion, as R's does for families with a likelihood."""
         return self.dispersion is None and self.log_likelihood is not None
 
+    @property
+    def n_shapes(self) -> int:
+        """How many parameters AIC counts beside coefficients: an estimated dispersion and an estimated shape parameter."""
+        return int(self.counts_dispersion) + int(self.estimator is not None)
+
     def __repr__(self) -> str:
-        shape = "".join(f", {key}={value}" for key, value in self.parameters.items())
+        how = "" if self.estimator is None else f" by {self.estimator}"
+        shape = "".join(f", {key}={value}{how}" for key, value in self.parameters.items())
         return f"<family {self.name}, link {self.link.name}{shape}>"

@@ -27,7 +27,7 @@ from jaxglm.status import Method, Status
 from jaxglm.tables import Table
 from jaxglm.task import Task
 
-OF_COVARIANCE = ("degrees", "unscaled", "bootstrapped")  # fields by group, or None
+OF_FITS = ("degrees", "unscaled", "bootstrapped", "theta_errors")  # fields by group, or None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,6 +63,7 @@ class GLMResults(Inference):
     weights_kind: str = "prior"
     bootstrapped: Bootstrap | None = None
     penalized: bool = False
+    theta_errors: np.ndarray | None = None  # (g,), where theta was estimated
 
     @property
     def many(self) -> bool:
@@ -120,8 +121,8 @@ class GLMResults(Inference):
 
     @property
     def n_parameters(self) -> Any:
-        """What AIC and BIC count: independent coefficients, and an estimated dispersion."""
-        return self._squeezed(self.solution.rank + int(self.family.counts_dispersion))
+        """What AIC and BIC count: independent coefficients, and estimated dispersion and theta."""
+        return self._squeezed(self.solution.rank + self.family.n_shapes)
 
     @property
     def aic(self) -> Any:
@@ -141,9 +142,14 @@ class GLMResults(Inference):
 
     @property
     def theta(self) -> Any:
-        """The negative binomial's theta; NaN for other families."""
+        """The negative binomial's theta, infinite where Poisson is best; NaN for other families."""
         theta = self.family.parameters.get("theta", np.nan)
         return self._squeezed(np.broadcast_to(np.asarray(theta, float), (len(self),)))
+
+    @property
+    def theta_standard_error(self) -> Any:
+        """Of an estimated theta; NaN where it is infinite, and where it was given."""
+        return self._squeezed(np.full(len(self), np.nan) if self.theta_errors is None else self.theta_errors)
 
     @property
     def df_residual(self) -> Any:
@@ -363,7 +369,7 @@ class GLMResults(Inference):
             table=table,
             n_unassigned=0,
             task=None if self.task is None or observations is None else self.task.one(position, observations.sorted_source()),
-            **{name: jax.tree.map(lambda leaf: leaf[part], getattr(self, name)) for name in OF_COVARIANCE},
+            **{name: jax.tree.map(lambda leaf: leaf[part], getattr(self, name)) for name in OF_FITS},
         )
 
     def save(self, path: Any) -> None:
@@ -381,12 +387,12 @@ def finish(
     table: Table | None = None,
     task: Task | None = None,
     *,
-    penalized: bool = False,
+    theta_errors: np.ndarray | None = None,
 ) -> GLMResults:
     """The result of a call, and its one warning about fits that did not converge."""
     unassigned = 0 if keys is None else keys.n_missing
     has_offset = observations.offset is not None if table is None else table.unnamed_offset
     made = GLMResults(solution, model, list(names), keys, dropped, observations, table, unassigned, has_offset, task)
-    result = replace(made, penalized=penalized)
+    result = replace(made, theta_errors=theta_errors)
     summary.warn(result)
     return result

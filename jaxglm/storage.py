@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxglm import families, links
@@ -31,7 +32,7 @@ def save(result: Any, path: Any) -> None:
     meta = {
         "format": FORMAT,
         "names": list(result.names),
-        "family": families.arguments(family),
+        "family": _arguments(family),
         "keys": None if result.keys is None else list(result.keys.names),
         "positional": result.keys is not None and result.keys.positional,
         "n_unassigned": int(result.n_unassigned),
@@ -48,6 +49,8 @@ def save(result: Any, path: Any) -> None:
         arrays["replicates"] = result.bootstrapped.coefficients
         if result.bootstrapped.acceleration is not None:
             arrays["acceleration"] = result.bootstrapped.acceleration
+    if result.theta_errors is not None:
+        arrays["theta_errors"] = result.theta_errors
     arrays |= {f"family_{name}": np.asarray(value) for name, value in family.parameters.items()}
     if result.keys is not None:
         for i, key in enumerate(result.keys.keys):
@@ -120,6 +123,7 @@ def load(path: Any, family: Family | None = None) -> Any:
         degrees=arrays.get("degrees"),
         weights_kind=meta.get("weights_kind", "prior"),
         bootstrapped=_bootstrap(meta, arrays),
+        theta_errors=arrays.get("theta_errors"),
     )
 
 
@@ -135,7 +139,8 @@ def _family(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Family:
         raise ValueError("the result was made with a family of your own; give it: jaxglm.load(path, family=...)")
     parameters = {name: _number(arrays[f"family_{name}"]) for name in about["parameters"]}
     link = links.Power(about["exponent"]) if about["exponent"] is not None else links.named(about["link"])
-    return families.named(about["family"], link, **parameters, **about["fixed"])
+    made = families.named(about["family"], link, **parameters, **about["fixed"])
+    return dataclasses.replace(made, estimator=about.get("estimator"))
 
 
 def _number(values: np.ndarray) -> Any:
@@ -165,3 +170,29 @@ def _restored(values: np.ndarray, kind: str) -> np.ndarray:
     out = np.empty(len(items), object)
     out[:] = items
     return out
+
+
+def _arguments(family: Family) -> dict[str, Any] | None:
+    """How to make one of jaxglm's families again: `families.named(family, link, **parameters, **fixed)`, in which `exponent` is
+    that of a `links.Power`, and `parameters` are only named. None for a family or a link of one's own."""
+    variances = {functions["variance"]: variance for variance, functions in families.QUASI.items()}
+    fixed, parameters = {}, sorted(family.parameters)
+    if family.name == "quasi":
+        fixed, parameters = {"variance": variances.get(family.variance) or f"mu^{family.parameters.get('power')}"}, []
+    exponent = family.link.parameters.get("exponent")
+    try:
+        link = family.link if exponent is None else links.Power(exponent)
+        again = families.named(
+            family.name,
+            links.named(link.name) if exponent is None else link,
+            **fixed,
+            **dict(family.parameters if parameters else {}),
+        )
+        again = dataclasses.replace(again, estimator=family.estimator)
+    except (ValueError, TypeError):
+        return None
+    if str(jax.tree.structure(again)) != str(jax.tree.structure(family)):
+        return None
+    exponent = None if exponent is None else float(exponent)
+    about = {"family": family.name, "link": family.link.name, "exponent": exponent, "estimator": family.estimator}
+    return {**about, "parameters": parameters, "fixed": fixed}

@@ -240,7 +240,6 @@ NAMED_ERRORS = [
     (("possion",), {}, ValueError, r"no family 'possion'\. Did you mean 'poisson'\?"),
     (("poisson", "logit"), {}, ValueError, "the poisson family has no link 'logit'. Its links: log, identity"),
     (("poisson", "logg"), {}, ValueError, r"no link 'logg'\. Did you mean 'log'\?"),
-    (("negative_binomial",), {}, NotImplementedError, "needs a theta"),
     (("negative_binomial",), {"theta": -1.0}, ValueError, "theta must be positive"),
     (("tweedie",), {}, ValueError, "needs a power"),
     (("tweedie",), {"power": 0.5}, ValueError, "power must be at least 1"),

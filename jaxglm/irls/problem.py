@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,9 +89,11 @@ class Given:
 
     @classmethod
     def of(cls, X: Any, y: Any, weights: Any, offset: Any, family: Any) -> Given:
-        """Raises TypeError for what is not a family."""
+        """Raises TypeError for what is not a family, ValueError for one whose shape is to be estimated."""
         if not isinstance(family, Family):
             raise TypeError(f"family must be a value of jaxglm.families, such as families.Poisson(), not {family!r}")
+        if any(isinstance(value, float) and math.isnan(value) for value in family.parameters.values()):
+            raise ValueError(f"{family!r} leaves a parameter to be estimated, which jaxglm.fit and glm do; here give a number")
         X = jnp.asarray(X)
         dtype = X.dtype if jnp.issubdtype(X.dtype, jnp.floating) else jnp.result_type(float)
         weights = jnp.ones(X.shape[-2:-1], dtype) if weights is None else jnp.asarray(weights, dtype)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +27,6 @@ from jaxglm.irls.solution import Solution
 from jaxglm.irls.solve import solve_problem
 from jaxglm.irls.working import working
 from jaxglm.rows import Chunks, Rows, Totals, fold
-
-T = TypeVar("T")
-L = TypeVar("L", bound=Any)
 
 
 @jax.tree_util.register_dataclass
