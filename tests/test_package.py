@@ -28,7 +28,7 @@ LAYERS = [
     "irls irls.options irls.carry irls.seldom irls.working irls.problem irls.normal irls.loop irls.solution irls.adjusted "
     "irls.lasso irls.path irls.plain irls.solve irls.alike irls.blocks irls.many irls.ragged irls.joint irls.fused "
     "irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled irls.fused.kernel "
-    "irls.fused.launch irls.fused.guard irls.lanes irls.lanes.code irls.lanes.functions irls.lanes.translate "
+    "irls.fused.launch irls.fused.guard irls.lanes irls.lanes.code irls.lanes.functions irls.lanes.entries irls.lanes.translate "
     "irls.lanes.program irls.lanes.kernel irls.lanes.machine irls.lanes.run irls.lanes.guard",
     "check separation crossings packing task kernels large ends limits separated elastic_net fitting theta passes",
     "groups observations tails discovery missing wald profile residuals leverage sandwich bootstrap robust weights "

@@ -4,8 +4,9 @@ import jax
 import numpy as np
 
 from jaxglm.irls.lanes.code import KINDS, Code, Number
+from jaxglm.irls.lanes.entries import of_one
 from jaxglm.irls.lanes.machine import called, compiled, vector_bytes
-from jaxglm.irls.lanes.translate import Translator, of_one
+from jaxglm.irls.lanes.translate import Translator
 
 
 def through_lanes(function, *arrays):

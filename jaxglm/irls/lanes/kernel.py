@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from jaxglm.irls.lanes.code import DTYPES, KINDS, LLVM_TYPES, Code, Number, constant
+from jaxglm.irls.lanes.entries import of_one
 from jaxglm.irls.lanes.program import Shape, traced_prepare, traced_solve
-from jaxglm.irls.lanes.translate import LLVM_OF, Memory, Translator, of_one
+from jaxglm.irls.lanes.translate import LLVM_OF, Memory, Translator
 from jaxglm.irls.solution import Solution
 
 ATTRIBUTES = 'nounwind "prefer-vector-width"="512" "min-legal-vector-width"="512"'

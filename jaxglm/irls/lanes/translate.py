@@ -13,22 +13,36 @@ Only what is in `Memory` is an array when the program runs: rows, of which a loo
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxglm.irls.lanes.code import DTYPES, KINDS, Code, Number, constant
+from jaxglm.irls.lanes.entries import STRUCTURAL, Untranslatable, constants, elementwise, of_one, shaped
 from jaxglm.irls.lanes.functions import REWRITES, jaxpr_of
 
+UNROLLED = 64  # turns of a loop that are written out
+LLVM_OF = {"f64": "double", "f32": "float"}
+ALIGNED = {"f64": 8, "f32": 4}
+FLOATING = {"add": "fadd contract", "sub": "fsub contract", "mul": "fmul contract", "div": "fdiv"}
+FLOATING |= {"add_any": "fadd contract"}
+INTEGER = {
+    "add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor", "shift_left": "shl",
+    "shift_right_arithmetic": "ashr", "shift_right_logical": "lshr",
+}  # fmt: skip
+COMPARISONS = frozenset(["eq", "ne", "lt", "le", "gt", "ge"])
+REDUCTIONS = {
+    "reduce_sum": "add", "reduce_max": "max", "reduce_min": "min", "reduce_prod": "mul", "reduce_or": "or", "reduce_and": "and",
+}  # fmt: skip
+FOLDED = {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative, "eq": np.equal,
+    "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "sqrt": np.sqrt,
+    "log": np.log, "exp": np.exp, "abs": np.abs, "and": np.bitwise_and, "or": np.bitwise_or,
+}  # fmt: skip
 CALLS = frozenset(["pjit", "jit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vmap_call"])
-
-
-class Untranslatable(Exception):
-    """A program calls what is not known here."""
 
 
 @dataclass(frozen=True)
@@ -313,7 +327,7 @@ class Translator:
         first = len(code.lines)
         phis = [Number(code.name(), number.kind, same) for number, same in zip(carried, uniform, strict=True)]
         code.lines += [""] * len(phis)
-        state = _shaped(phis, begin)
+        state = shaped(phis, begin)
         code.scopes.append({})
         running = self.run(parameters["cond_jaxpr"], [*of_cond, *state])[0].item()
         code.branch(code.any(running), inside, done)
@@ -382,169 +396,4 @@ class Translator:
             name = code.name()
             code.lines.append(f"  {name} = phi {kind} [ {no.text}, %{lefts[0]} ], [ {yes.text}, %{lefts[1]} ]")
             merged.append(Number(name, no.kind, False))
-        return _shaped(merged, found[0][0])
-
-
-def elementwise(function: Callable[..., Number], *arrays: np.ndarray) -> np.ndarray:
-    """A function of numbers on arrays of them, single numbers going with all."""
-    shape = np.broadcast_shapes(*(array.shape for array in arrays))
-    spread = [np.broadcast_to(array, shape).reshape(-1) for array in arrays]
-    out = np.empty(int(np.prod(shape, dtype=int)), object)
-    for index, numbers in enumerate(zip(*spread, strict=True)):
-        out[index] = function(*numbers)
-    return out.reshape(shape)
-
-
-def of_one(number: Number) -> np.ndarray:
-    """The array of one number."""
-    out = np.empty((), object)
-    out[()] = number
-    return out
-
-
-def constants(values: np.ndarray) -> np.ndarray:
-    """An array that is known."""
-    kind = KINDS.get(values.dtype)
-    if kind is None:
-        raise Untranslatable(f"numbers of type {values.dtype}")
-    out = np.empty(values.size, object)
-    for index, value in enumerate(values.reshape(-1)):
-        out[index] = constant(value, kind)
-    return out.reshape(values.shape)
-
-
-def _shaped(numbers: Sequence[Number], like: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Numbers as arrays of these shapes."""
-    arrays, begin = [], 0
-    for array in like:
-        part = np.empty(array.size, object)
-        part[:] = numbers[begin : begin + array.size]
-        arrays.append(part.reshape(array.shape))
-        begin += array.size
-    return arrays
-
-
-def _known_integers(arrays: Sequence[np.ndarray]) -> list[int]:
-    if any(array.item().constant is None for array in arrays):
-        raise Untranslatable("entries at places that are not known before")
-    return [int(array.item().constant) for array in arrays]
-
-
-def _broadcast(parameters: dict[str, Any], operand: np.ndarray) -> np.ndarray:
-    shape = parameters["shape"]
-    inner = [1] * len(shape)
-    for axis, size in zip(parameters["broadcast_dimensions"], operand.shape, strict=True):
-        inner[axis] = size
-    return np.broadcast_to(operand.reshape(inner), shape)
-
-
-def _slice(parameters: dict[str, Any], operand: np.ndarray) -> np.ndarray:
-    strides = parameters["strides"] or [1] * operand.ndim
-    return operand[tuple(map(slice, parameters["start_indices"], parameters["limit_indices"], strides))]
-
-
-def _begins(starts: Sequence[np.ndarray], have: Sequence[int], sizes: Sequence[int]) -> list[int]:
-    """Where a part of these sizes begins, inside of what there is."""
-    return [min(max(start, 0), n - size) for start, n, size in zip(_known_integers(starts), have, sizes, strict=True)]
-
-
-def _dynamic_slice(parameters: dict[str, Any], operand: np.ndarray, *starts: np.ndarray) -> np.ndarray:
-    sizes = parameters["slice_sizes"]
-    begins = _begins(starts, operand.shape, sizes)
-    return operand[tuple(slice(begin, begin + size) for begin, size in zip(begins, sizes, strict=True))]
-
-
-def _updated(parameters: dict[str, Any], operand: np.ndarray, update: np.ndarray, *starts: np.ndarray) -> np.ndarray:
-    begins = _begins(starts, operand.shape, update.shape)
-    out = np.array(operand, object)
-    out[tuple(slice(begin, begin + size) for begin, size in zip(begins, update.shape, strict=True))] = update
-    return out
-
-
-def _single(indices: np.ndarray, collapsed: Sequence[int], mapped: Sequence[int]) -> int | None:
-    """The axis along which one place is meant, None where it is more than that."""
-    return mapped[0] if indices.shape == (1,) and tuple(collapsed) == tuple(mapped) and len(mapped) == 1 else None
-
-
-def _scatter(parameters: dict[str, Any], operand: np.ndarray, indices: np.ndarray, update: np.ndarray) -> np.ndarray:
-    """Set what is at one place of an axis."""
-    numbers = parameters["dimension_numbers"]
-    axis = _single(indices, numbers.inserted_window_dims, numbers.scatter_dims_to_operand_dims)
-    if axis is None:
-        raise Untranslatable("a scatter of this form")
-    out = np.array(operand, object)
-    out[(slice(None),) * axis + (_known_integers([indices.reshape(())])[0],)] = update if update.ndim else update.item()
-    return out
-
-
-def _gather(parameters: dict[str, Any], operand: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Entries along the first axis, at places that are known."""
-    numbers = parameters["dimension_numbers"]
-    axis = _single(indices, numbers.collapsed_slice_dims, numbers.start_index_map)
-    if axis is not None:
-        taken = operand[(slice(None),) * axis + (_known_integers([indices.reshape(())])[0],)]
-        return taken if isinstance(taken, np.ndarray) else of_one(taken)
-    if any(number.constant is None for number in indices.reshape(-1)):
-        raise Untranslatable("entries at places that are not known before")
-    places = np.array([int(number.constant) for number in indices.reshape(-1)], np.int32).reshape(indices.shape)
-    with jax.ensure_compile_time_eval():  # JAX itself tells which entry goes where
-        entries = jnp.arange(operand.size, dtype=np.int32).reshape(operand.shape)
-        dims = parameters["dimension_numbers"]
-        taken = np.asarray(jax.lax.gather(entries, jnp.asarray(places), dims, parameters["slice_sizes"], mode="clip"))
-    return operand.reshape(-1)[taken] if taken.ndim else of_one(operand.reshape(-1)[int(taken)])
-
-
-def _pad(parameters: dict[str, Any], operand: np.ndarray, value: np.ndarray) -> np.ndarray:
-    config = parameters["padding_config"]
-    if any(low < 0 or high < 0 or inner for low, high, inner in config):
-        raise Untranslatable("padding of this form")
-    shape = [low + size + high for (low, high, _), size in zip(config, operand.shape, strict=True)]
-    out = np.empty(shape, object)
-    out.reshape(-1)[:] = [value.item()] * out.size
-    out[tuple(slice(low, low + size) for (low, _, _), size in zip(config, operand.shape, strict=True))] = operand
-    return out
-
-
-def _iota(parameters: dict[str, Any]) -> np.ndarray:
-    shape, axis = parameters["shape"], parameters["dimension"]
-    inner = [1] * len(shape)
-    inner[axis] = shape[axis]
-    return constants(np.broadcast_to(np.arange(shape[axis], dtype=parameters["dtype"]).reshape(inner), shape))
-
-
-UNROLLED = 64  # turns of a loop that are written out
-LLVM_OF = {"f64": "double", "f32": "float"}
-ALIGNED = {"f64": 8, "f32": 4}
-FLOATING = {"add": "fadd contract", "sub": "fsub contract", "mul": "fmul contract", "div": "fdiv"}
-FLOATING |= {"add_any": "fadd contract"}
-INTEGER = {
-    "add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor", "shift_left": "shl",
-    "shift_right_arithmetic": "ashr", "shift_right_logical": "lshr",
-}  # fmt: skip
-COMPARISONS = frozenset(["eq", "ne", "lt", "le", "gt", "ge"])
-REDUCTIONS = {
-    "reduce_sum": "add", "reduce_max": "max", "reduce_min": "min", "reduce_prod": "mul", "reduce_or": "or", "reduce_and": "and",
-}  # fmt: skip
-FOLDED = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative, "eq": np.equal,
-    "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "sqrt": np.sqrt,
-    "log": np.log, "exp": np.exp, "abs": np.abs, "and": np.bitwise_and, "or": np.bitwise_or,
-}  # fmt: skip
-STRUCTURAL: dict[str, Callable[..., np.ndarray]] = {
-    "broadcast_in_dim": _broadcast,
-    "reshape": lambda parameters, operand: operand.reshape(parameters["new_sizes"]),
-    "squeeze": lambda parameters, operand: np.squeeze(operand, tuple(parameters["dimensions"])),
-    "expand_dims": lambda parameters, operand: np.expand_dims(operand, tuple(parameters["dimensions"])),
-    "transpose": lambda parameters, operand: operand.transpose(parameters["permutation"]),
-    "concatenate": lambda parameters, *operands: np.concatenate(operands, axis=parameters["dimension"]),
-    "rev": lambda parameters, operand: np.flip(operand, tuple(parameters["dimensions"])),
-    "slice": _slice,
-    "dynamic_slice": _dynamic_slice,
-    "dynamic_update_slice": _updated,
-    "gather": _gather,
-    "scatter": _scatter,
-    "pad": _pad,
-    "stack": lambda parameters, *operands: np.stack(operands, axis=parameters.get("axis", parameters.get("dimension", 0))),
-    "iota": _iota,
-    "platform_index": lambda parameters: constants(np.asarray(len(parameters["platforms"]) - 1, np.int32)),
-}
+        return shaped(merged, found[0][0])
