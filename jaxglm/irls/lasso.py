@@ -18,13 +18,15 @@ and Turlach (2000), IMA Journal of Numerical Analysis 20, for the sets of signs.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxglm.designs import HIGHEST
-from jaxglm.linalg import Factor, cholesky
+from jaxglm.irls.seldom import seldom
+from jaxglm.linalg import LARGEST, Factor, cholesky, small_solve
 
 DEPENDENT = 1e-12  # of the square of a column, what is left of one that depends on those before it
 PASSES = 16  # beside three a coordinate: those that a problem may take
@@ -81,7 +83,7 @@ def minimise(problem: Quadratic) -> Minimum:
     start = Minimum(problem.base, jnp.ones((), dtype), no, no, jnp.zeros((), jnp.int32))
 
     def one_pass(state: Minimum) -> Minimum:
-        c = jnp.where(state.whole, _coordinates(problem, state.coefficients), state.coefficients)
+        c = seldom(state.whole, lambda: _coordinates(problem, state.coefficients), state.coefficients)
         return replace(_on_signs(problem, c), passes=state.passes + 1)
 
     return jax.lax.while_loop(lambda state: ~state.settled & (state.passes < 3 * p + PASSES), one_pass, start)
@@ -89,9 +91,9 @@ def minimise(problem: Quadratic) -> Minimum:
 
 def _coordinates(problem: Quadratic, c: Array) -> Array:
     """Minimise over one coordinate after the other."""
-    curvature, keep = problem.curvature, problem.keep
+    curvature, keep, p = problem.curvature, problem.keep, c.shape[0]
 
-    def one(j: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+    def one(j: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
         c, fall = state
         size = curvature[j, j]
         moves = keep[j] & (size > 0)
@@ -100,7 +102,7 @@ def _coordinates(problem: Quadratic, c: Array) -> Array:
         new = jnp.where(moves, new, c[j])
         return c.at[j].set(new), fall - curvature[j] * (new - c[j])
 
-    return jax.lax.fori_loop(0, c.shape[0], one, (c, problem.fall(c)))[0]
+    return jax.lax.fori_loop(0, p, one, (c, problem.fall(c)), unroll=p <= LARGEST)[0]
 
 
 def active(problem: Quadratic, c: Array) -> Array:
@@ -113,13 +115,29 @@ def factor_on(matrix: Array, which: Array) -> Factor:
     return cholesky(jnp.where(which[:, None] & which, matrix, jnp.eye(which.shape[0], dtype=matrix.dtype)), DEPENDENT)
 
 
+def _solve_on(matrix: Array, which: Array, wanted: Array) -> tuple[Array, Array]:
+    """The solution (p,) of a system on some coordinates, zero on the others, and the smallest pivot. Small systems are
+    solved the quick way, and again where they turn out to be singular."""
+
+    def safely() -> tuple[Array, Array]:
+        factor = factor_on(matrix, which)
+        solution = factor.unwhiten(factor.whiten(wanted[:, None]))[:, 0]
+        return jnp.where(which, solution, 0.0), factor.smallest_pivot
+
+    if len(which) > LARGEST:
+        return safely()
+    unit = jnp.eye(len(which), dtype=matrix.dtype)
+    small, solution, _ = small_solve(jnp.where(which[:, None] & which, matrix, unit), wanted[:, None], which | True)
+    quick = jnp.where(which, solution[:, 0], 0.0), small.smallest_pivot
+    return seldom(~(small.smallest_pivot > DEPENDENT), safely, quick)
+
+
 def _on_signs(problem: Quadratic, c: Array) -> Minimum:
     """Go to the minimum with the signs of c, or as far as they stay."""
     which = active(problem, c)
     signed = which & (problem.absolute > 0)
     downhill = jnp.where(which, problem.fall(c) - problem.absolute * jnp.sign(c), 0.0)
-    factor = factor_on(problem.curvature, which)
-    step = jnp.where(which, factor.unwhiten(factor.whiten(downhill[:, None]))[:, 0], 0.0)
+    step, pivot = _solve_on(problem.curvature, which, downhill)
     crosses = signed & (c * (c + step) < 0)
     share = jnp.where(crosses, -c / jnp.where(crosses, step, 1.0), 1.0)
     way = jnp.min(share)
@@ -128,4 +146,4 @@ def _on_signs(problem: Quadratic, c: Array) -> Minimum:
     quiet = jnp.abs(problem.fall(there)) <= problem.absolute + ROUNDING * jnp.finfo(c.dtype).eps * problem.terms(there)
     whole = way == 1.0
     settled = whole & jnp.all(quiet | ~problem.keep | (there != 0))
-    return Minimum(there, factor.smallest_pivot, whole, settled, jnp.zeros((), jnp.int32))
+    return Minimum(there, pivot, whole, settled, jnp.zeros((), jnp.int32))

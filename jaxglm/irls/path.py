@@ -26,6 +26,7 @@ from jaxglm.irls.lasso import Quadratic, factor_on, minimise
 from jaxglm.irls.loop import OBSERVED_FLOOR, RUNNING, observes
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import Problem
+from jaxglm.irls.seldom import seldom
 from jaxglm.irls.solution import log_likelihood
 from jaxglm.irls.working import working
 from jaxglm.rows import Rows, Totals, fold
@@ -253,9 +254,12 @@ class Stage:
         """Degrees of freedom."""
         c, information = point.coefficients, point.seen.information
         which = self.standard.keep & ((c != 0) | (self.standard.absolute == 0))
-        inverse = factor_on(information + jnp.diag(self.square), which).inverse()
-        trace = jnp.sum(jnp.where(which[:, None] & which, information * inverse, 0.0))
-        return jnp.where(jnp.any(self.square > 0), trace, jnp.sum(which).astype(c.dtype))
+
+        def trace() -> Array:
+            inverse = factor_on(information + jnp.diag(self.square), which).inverse()
+            return jnp.sum(jnp.where(which[:, None] & which, information * inverse, 0.0))
+
+        return seldom(jnp.any(self.square > 0), trace, jnp.sum(which).astype(c.dtype))
 
 
 def solve_path(problem: Problem, options: IRLS, shrinkage: Shrinkage, strengths: Array, start: Array) -> PathSolution:
