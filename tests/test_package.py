@@ -30,8 +30,9 @@ LAYERS = [
     "irls.fused irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled "
     "irls.fused.kernel irls.fused.launch irls.fused.guard",
     "check separation packing task kernels ends limits fitting",
-    "groups observations tails discovery wald residuals columns frames terms formula_parsing formula prediction tables summary "
-    "storage hypotheses conclusions contrasts reduced nesting score_tests comparisons changes effects inference results",
+    "groups observations tails discovery wald residuals columns frames terms formula_parsing formula formula_variation "
+    "prediction tables summary storage hypotheses conclusions contrasts reduced nesting score_tests comparisons changes "
+    "effects inference results",
     "arrays score_scans",
     "datasets files model",
     "demo cli jaxglm __main__",
@@ -42,7 +43,7 @@ PLACES = {  # where an outside library may be imported, at the top of the module
     "narwhals": {"frames"},
     "formulaic": {"formula", "formula_parsing"},
     "pyarrow": {"files", "columns", "frames"},
-    "pandas": {"columns", "datasets", "formula", "frames"},
+    "pandas": {"columns", "datasets", "formula", "formula_variation", "frames"},
     "polars": {"columns"},
     "scipy": {"groups", "model", "separation", "tails", "wald"},
     "matplotlib": set(),
