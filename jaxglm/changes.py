@@ -17,7 +17,6 @@ from jaxglm.terms import terms_of
 
 STEP, NEAREST = 1e-3, 1e-4  # of a difference, in units of the variable's spread or its size; of its size, in units of spread
 NODES = np.arange(-2.0, 3.0)
-STACKED = 2**17  # rows of tables that are made into one
 
 
 @dataclass(frozen=True)
@@ -113,13 +112,15 @@ def of_variables(design: Any, frame: Any, variables: Any) -> list[Change]:
 
 
 def _has_levels(design: Any, frame: Any, name: str) -> bool:
+    from jaxglm import formula_variation as variation
     from jaxglm import frames
 
-    return design.is_categorical(name) or frames.content(frame, name, "data") == "boolean"
+    return variation.is_categorical(design, name) or frames.content(frame, name, "data") == "boolean"
 
 
 def _levels(design: Any, frame: Any, name: str, change: Any) -> list[Change]:
     """Every level against the first, or one against another."""
+    from jaxglm import formula_variation as variation
     from jaxglm import frames
 
     levels = design.levels[name] or np.unique(frames.numeric(frame, name, "data")).tolist()
@@ -135,7 +136,7 @@ def _levels(design: Any, frame: Any, name: str, change: Any) -> list[Change]:
             )
         pairs = [(pair[0], pair[1])]
     used = list(dict.fromkeys(level for pair in pairs for level in pair))
-    part = design.about(name)
+    part = variation.about(design, name)
     at = dict(zip(used, [_put(one, part.columns) for one in _varied(part.spec, frame, name, used)], strict=True))
     return [Change(name, f"{_label(high)} - {_label(low)}", at[high], at[low]) for low, high in pairs]
 
@@ -146,16 +147,17 @@ def _label(level: Any) -> str:
 
 def _number(design: Any, frame: Any, name: str, change: Any) -> Change:
     """A slope, or a comparison of two values."""
+    from jaxglm import formula_variation as variation
     from jaxglm import frames
 
-    values, part = frames.numeric(frame, name, "data"), design.about(name)
+    values, part = frames.numeric(frame, name, "data"), variation.about(design, name)
     if change is not None:
         pair = _pair(name, change)
         low, high = (values, values + change) if pair is None else pair
         label = f"+{change:g}" if pair is None else f"{high:g} - {low:g}"
         below, above = _varied(part.spec, frame, name, [np.zeros_like(values) + end for end in (low, high)])
         return Change(name, label, _put(above, part.columns), _put(below, part.columns))
-    if design.is_linear_in(name):
+    if variation.is_linear_in(design, name):
         none, one = _varied(part.spec, frame, name, [np.zeros_like(values), np.ones_like(values)])
         slope = Setting(one.X - none.X, one.offset - none.offset)
     else:
@@ -184,24 +186,12 @@ def _derivative(design: Any, frame: Any, name: str, values: np.ndarray) -> Setti
 
 
 def _varied(design: Any, frame: Any, name: str, settings: list[Any]) -> list[Setting]:
-    """The design of a table once for each setting of one variable: values (N,), or one for all rows. A formula takes time to
-    read, so small tables are stacked."""
-    from jaxglm import frames
+    """The design of a table once for each setting of one variable, and what that adds to the offset."""
+    from jaxglm import formula_variation as variation
 
-    tables = [frames.replaced(frame, name, setting) for setting in settings]
-    n, known = len(frame), _offset(design, frame)
-    together = n * len(tables) <= STACKED
-    made = [(design.design(table), _offset(design, table)) for table in ([frames.stacked(tables)] if together else tables)]
-    if together:
-        X, offset = made[0]
-        made = [(X[begin : begin + n], offset[begin : begin + n]) for begin in range(0, len(X), n)]
-    return [Setting(X, offset - known) for X, offset in made]
-
-
-def _offset(design: Any, frame: Any) -> np.ndarray:
-    """What the formula's offset(...) terms add to eta in a table."""
-    found = design.offset(frame)
-    return np.zeros(len(frame)) if found is None else found
+    known = design.offset(frame)
+    known = np.zeros(len(frame)) if known is None else known
+    return [Setting(one.X, one.offset - known) for one in variation.varied(design, frame, name, settings)]
 
 
 def _put(changed: Setting, columns: np.ndarray, among_zeros: bool = False) -> Piece:

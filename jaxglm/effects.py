@@ -195,6 +195,16 @@ class Place:
         first = np.flatnonzero(np.diff(ordered, prepend=-1))
         return cls(ordered[first], first, order)
 
+    def __len__(self) -> int:
+        """How many fits."""
+        return int(self.fits.stop - self.fits.start) if self.first is None else len(self.first)
+
+    @property
+    def first_rows(self) -> np.ndarray:
+        """A row of each fit."""
+        assert self.first is not None
+        return self.first if self.order is None else self.order[self.first]
+
     def add(self, out: np.ndarray, values: np.ndarray) -> None:
         """Add the sums of rows' values, (m,), (m, p) or (b, n), to `out` (g, ...)."""
         if self.first is None:
@@ -204,11 +214,7 @@ class Place:
 
     def add_products(self, out: np.ndarray, factor: np.ndarray, X: np.ndarray) -> None:
         """Add X' factor of every fit's rows to `out` (g, p)."""
-        if X.ndim == 1:
-            total = np.zeros(len(out))
-            self.add(total, factor)
-            out += total[:, None] * X
-        elif self.first is not None:
+        if self.first is not None:
             self.add(out, factor[:, None] * X)
         else:
             out[self.fits] += factor @ X if X.ndim == 2 else np.einsum("bn,bnp->bp", factor, X)
@@ -245,6 +251,16 @@ def _leads_out(X: np.ndarray, silent: np.ndarray, shape: tuple[int, ...]) -> np.
 
 
 @dataclass(frozen=True)
+class Sums:
+    """Over the rows of each of some fits: of the curve's first derivative, (k,), of its second times the design's rows, (k, p),
+    and of those at their limit, (k,)."""
+
+    first: np.ndarray
+    second: np.ndarray
+    limit: np.ndarray
+
+
+@dataclass(frozen=True)
 class _At:
     """Some rows of fits. family: its parameters broadcast against rows; X: theirs; here: which are there; offset: in the rows'
     shape, (m,) or (b, n); b and direction: of each row's fit, (m, p), or of the fits, (b, p); response: whether effects are on
@@ -274,14 +290,36 @@ class _At:
 
     def add_slopes(self, total: Average, way: Setting) -> None:
         """Add d mu / d v of rows, whose design changes by `way` with v."""
+        if way.X.ndim == 1:
+            self._add_column(total, way.X)
+            return
         change, at = _dot(way.X, self.b, self.offset.shape) + way.offset, self.as_they_are
         self.place.add(total.value, np.where(self.here, at.first * change, 0.0))
-        self.place.add_products(
-            total.gradient, at.first, np.where(self.here[..., None], way.X, 0.0) if way.X.ndim > 1 else way.X
-        )
+        there = way.X if self.here.all() else np.where(self.here[..., None], way.X, 0.0)
+        self.place.add_products(total.gradient, at.first, there)
         if self.response:
             self.place.add_products(total.gradient, np.where(self.here, at.second * change, 0.0), self.X)
             self.place.add(total.limit, at.limit * 1.0)
+
+    @cached_property
+    def sums(self) -> Sums:
+        """What slopes along columns have in common."""
+        at, k = self.as_they_are, len(self.place)
+        first, second, limit = np.zeros(k), np.zeros((k, self.b.shape[-1])), np.zeros(k)
+        inside = replace(self.place, fits=np.arange(k))
+        inside.add(first, at.first)
+        if self.response:
+            inside.add_products(second, at.second, self.X)
+            inside.add(limit, at.limit * 1.0)
+        return Sums(first, second, limit)
+
+    def _add_column(self, total: Average, way: np.ndarray) -> None:
+        """Add slopes along one direction (p,) of all rows' designs."""
+        fits, sums = self.place.fits, self.sums
+        change = (self.b if self.place.first is None else self.b[self.place.first_rows]) @ way
+        total.value[fits] += sums.first * change
+        total.gradient[fits] += sums.first[:, None] * way + change[:, None] * sums.second
+        total.limit[fits] += sums.limit
 
     def add_differences(self, total: Average, high: Setting, low: Setting) -> None:
         """Add the mean of rows at one design less that at another."""

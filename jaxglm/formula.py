@@ -23,14 +23,14 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from jaxglm import frames
 from jaxglm.errors import listed
-from jaxglm.formula_parsing import Parsed, Response, columns_of, parse, required
+from jaxglm.formula_parsing import Parsed, Response, parse, required
 from jaxglm.terms import Term
 
 try:
@@ -100,41 +100,6 @@ class Spec:
         width = len(self.offset_state.column_names)
         return self._redone(data, self.offset_variables, self.offset_state, width).sum(axis=1)
 
-    def about(self, name: str) -> Part:
-        """What a table's column takes part in: its terms, and the offset if it is in it."""
-        using = [
-            term for term, factors in self.design_state.term_factors.items()
-            if any(name in columns_of(factor, self.levels) for factor in factors)
-        ]  # fmt: skip
-        columns = [j for term in using for j in self.design_state.term_indices[term]]
-        factors = [factor for term in using for factor in self.design_state.term_factors[term]]
-        spec = replace(
-            self,
-            names=tuple(self.names[j] for j in columns),
-            variables=tuple(dict.fromkeys(used for factor in factors for used in columns_of(factor, self.levels))),
-            design_state=self.design_state.subset(using),
-            offset_state=self.offset_state if name in self.offset_variables else None,
-            terms=(),
-        )
-        return Part(spec, np.array(columns, np.int64))
-
-    def is_linear_in(self, name: str) -> bool:
-        """Whether design and offset are linear in a variable: it is nothing but a factor of its own, in any term."""
-        for state in (self.design_state, self.offset_state):
-            for factors in [] if state is None else state.term_factors.values():
-                using = [factor for factor in factors if name in columns_of(factor, self.levels)]
-                if any(factor.expr != name for factor in using):
-                    return False
-        return True
-
-    def is_categorical(self, name: str) -> bool:
-        """Whether a variable is text, a category, or made one by C(...)."""
-        if self.levels[name] is not None:
-            return True
-        state = self.design_state
-        coded = {expression for expression, (kind, _) in state.encoder_state.items() if kind.value == "categorical"}
-        return any(factor.expr in coded and name in columns_of(factor, self.levels) for factor in state.factors)
-
     def _redone(self, data: Any, names: tuple[str, ...], state: Any, width: int) -> np.ndarray:
         table = frames.frame(data, "new data")
         if width == 0:
@@ -142,10 +107,13 @@ class Spec:
         here = ~frames.missing(table, names, ROLE)
         X = np.full((len(table), width), np.nan)
         if here.any():
-            covariates, _ = _covariates(frames.keep(table, here), names, self.levels)
-            with _told(self.formula):
-                X[here] = state.get_model_matrix(covariates, context=_context(len(covariates)))
+            X[here] = self.made(state, covariate_table(frames.keep(table, here), names, self.levels)[0])
         return X
+
+    def made(self, state: Any, covariates: pandas.DataFrame) -> np.ndarray:
+        """The columns that a state of this spec makes of covariates (`covariate_table`)."""
+        with _told(self.formula):
+            return np.asarray(state.get_model_matrix(covariates, context=_context(len(covariates))))
 
     def to_bytes(self) -> bytes:
         """A pickle of this."""
@@ -158,14 +126,6 @@ class Spec:
         if not isinstance(spec, Spec):
             raise ValueError(f"these bytes hold a {type(spec).__name__}, not a Spec.")
         return spec
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some terms of a design: their spec, and where their columns are in the whole."""
-
-    spec: Spec
-    columns: np.ndarray
 
 
 def materialise(parsed: Parsed, frame: frames.Frame) -> Materialised:
@@ -186,13 +146,13 @@ def materialise(parsed: Parsed, frame: frames.Frame) -> Materialised:
     if absent:
         raise ValueError(f"formula {parsed.text!r}: {absent} rows have missing values; leave them out first (frames.keep).")
     y, trials, labels = _response(parsed.response, frame, parsed.text) if parsed.response else (None, None, None)
-    covariates, levels = _covariates(frame, parsed.design_variables)
+    covariates, levels = covariate_table(frame, parsed.design_variables)
     X, design = _matrix(parsed.terms, covariates, parsed.text)
     names = tuple(_as_typed(parsed, name) for name in design.column_names)
     _check(parsed.text, names, design, levels)
     offset = offset_state = None
     if parsed.offset_terms is not None:
-        table, more = _covariates(frame, parsed.offset_variables)
+        table, more = covariate_table(frame, parsed.offset_variables)
         parts, offset_state = _matrix(parsed.offset_terms, table, parsed.text)
         offset, levels = parts.sum(axis=1), {**levels, **more}
     variables = (parsed.design_variables, parsed.offset_variables)
@@ -230,7 +190,7 @@ def _check(text: str, names: tuple[str, ...], design: Any, levels: Mapping[str, 
 # --- covariates -----------------------------------------------------------------------------------------------------
 
 
-def _covariates(
+def covariate_table(
     frame: frames.Frame, names: Iterable[str], learned: Mapping[str, tuple[Any, ...] | None] | None = None
 ) -> tuple[pandas.DataFrame, dict[str, tuple[Any, ...] | None]]:
     """The columns as formulaic gets them, whatever table they came from: float64, or categoricals of the levels observed
@@ -343,7 +303,7 @@ def _response(
             return frames.numeric(frame, response.text, "the response"), None, None
         (key,) = frames.keys(frame, [response.text], "the response")
         return _two_levels(key, boolean=holds == "boolean")
-    columns, _ = _covariates(frame, response.variables)
+    columns, _ = covariate_table(frame, response.variables)
     context = LayeredMapping(dict(columns.items()), FUNCTIONS, TRANSFORMS)
     with _told(text):
         values = [stateful_eval(expression, context, None, None, None) for expression in response.expressions]

@@ -45,8 +45,6 @@ __all__ = [
     "kind_of",
     "missing",
     "numeric",
-    "replaced",
-    "stacked",
     "with_columns",
 ]
 
@@ -265,17 +263,6 @@ def keep(frame: Frame, mask: np.ndarray) -> Frame:
     if mask.all():
         return frame
     return frame.filter(nw.new_series("mask", mask, backend=frame.implementation))
-
-
-def replaced(frame: Frame, name: str, values: Any) -> Frame:
-    """The table with other values in one of its columns: (N,), or one for all rows."""
-    given = [values] * len(frame) if np.ndim(values) == 0 else values
-    return frame.with_columns(nw.new_series(name, given, backend=frame.implementation))
-
-
-def stacked(tables: Sequence[Frame]) -> Frame:
-    """Tables of the same columns, one below the other."""
-    return nw.concat(tables, how="vertical")
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ def upper_tail(statistics: np.ndarray, df: np.ndarray, df_error: np.ndarray | No
     >>> from jaxglm.tails import upper_tail
     >>> found = upper_tail(np.array([3.841459, 5000.0]), np.array(1))
     >>> found.p_value.round(6).tolist(), found.log10_p.round(3).tolist()
-    ([0.05, 0.0], [-1.301, -1087.685])
+    ([0.05, 0.0], [-1.301, -1087.684])
     """
     given = (statistics, df) if df_error is None else (statistics, df, df_error)
     x, df, *more = np.broadcast_arrays(*(np.asarray(value, np.float64) for value in given))

@@ -28,14 +28,14 @@ LAYERS = [
     "irls irls.options irls.carry irls.seldom irls.working irls.problem irls.normal irls.loop irls.solution irls.adjusted "
     "irls.lasso irls.path irls.plain irls.solve irls.alike irls.blocks irls.many irls.ragged irls.joint irls.fused "
     "irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled irls.fused.kernel "
-    "irls.fused.launch irls.fused.guard irls.lanes irls.lanes.code irls.lanes.functions irls.lanes.entries irls.lanes.translate "
-    "irls.lanes.program irls.lanes.kernel irls.lanes.machine irls.lanes.run irls.lanes.guard",
+    "irls.fused.launch irls.fused.guard irls.lanes irls.lanes.code irls.lanes.functions irls.lanes.entries "
+    "irls.lanes.translate irls.lanes.program irls.lanes.kernel irls.lanes.machine irls.lanes.run irls.lanes.guard",
     "check separation crossings packing task kernels large ends limits separated elastic_net fitting theta passes",
     "groups observations tails discovery missing wald profile residuals leverage sandwich bootstrap robust weights "
     "influence log_tails distributions quantile_residuals portions overdispersion zero_inflation verdict columns frames "
-    "terms formula_parsing formula prediction tables diagnostics summary storage hypotheses conclusions contrasts reduced "
-    "nesting score_tests comparisons changes effects pictures pictures.canvas pictures.terms pictures.states pictures.rows "
-    "diagnosed pictured inference results paths",
+    "terms formula_parsing formula formula_variation prediction tables diagnostics summary storage hypotheses conclusions "
+    "contrasts reduced nesting score_tests comparisons changes effects pictures pictures.canvas pictures.terms "
+    "pictures.states pictures.rows diagnosed pictured inference results paths",
     "arrays score_scans",
     "regularization",
     "datasets files model",
@@ -47,7 +47,7 @@ PLACES = {  # where an outside library may be imported, at the top of the module
     "narwhals": {"frames"},
     "formulaic": {"formula", "formula_parsing"},
     "pyarrow": {"columns", "files", "frames"},
-    "pandas": {"columns", "datasets", "formula", "frames"},
+    "pandas": {"columns", "datasets", "formula", "formula_variation", "frames"},
     "polars": {"columns"},
     "llvmlite": {"irls.lanes.machine"},
     "scipy": {
