@@ -92,7 +92,7 @@ def _concluded(problem: Problem, options: IRLS, reached: Reached, found: Statist
         status=status,
         method=jnp.full_like(status, Method.IRLS),
         infinite=zero,
-        aliased=~keep,
+        aliased=~keep & (problem.n_obs > 0),
         direction=zero.astype(problem.dtype),
         undecided=~decided,
     )
