@@ -68,3 +68,11 @@ def x64():
     """float64 arithmetic for tests of the core, which follows the types it is given."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def without_lanes(monkeypatch):
+    """The general path for all fits."""
+    from jaxglm.irls import lanes
+
+    monkeypatch.setattr(lanes, "available", lambda job, device: "not wanted")

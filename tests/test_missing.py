@@ -227,7 +227,7 @@ def test_infinite_values_are_invalid_not_missing():
         assert poisson(design, Y[0]).n_dropped == 0
 
 
-def test_nothing_is_copied_or_slower_where_nothing_is_missing(monkeypatch):
+def test_nothing_is_copied_or_slower_where_nothing_is_missing(monkeypatch, without_lanes):
     """The shared design of fits without holes, or with holes in itself alone, has weights without an axis of fits, and all
     fits go the quick way."""
     seen = []

@@ -100,7 +100,7 @@ def test_batch_mates_do_not_matter(mixed):
 
 
 @pytest.mark.parametrize(("small", "large", "many"), [((3, 16), (2, 512), 300), ((8, 32), (1, 2048), 10**6)])
-def test_the_layout_does_not_matter(mixed, monkeypatch, small, large, many):
+def test_the_layout_does_not_matter(mixed, monkeypatch, without_lanes, small, large, many):
     X, y, ids, fits = mixed
     few = np.isin(ids, np.flatnonzero(np.bincount(ids) < 3000))
     monkeypatch.setattr(fitting, "SMALL", Layout(*small))

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxglm import families, irls
-from jaxglm.irls import many, threads
+from jaxglm import families, irls, threads
+from jaxglm.irls import many
 from jaxglm.irls.seldom import seldom
 from jaxglm.linalg import LARGEST
 from jaxglm.penalty import Ridge
@@ -18,7 +18,7 @@ Y = RNG.poisson(np.exp(0.4 * X[..., 1])).astype(float)
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_windows_change_no_fit(x64, monkeypatch, shared):
+def test_windows_change_no_fit(x64, monkeypatch, without_lanes, shared):
     design, start = (X[0] if shared else X), RNG.normal(size=(G, 3)) * 0.01
     weights = RNG.integers(0, 3, (G, 40)).astype(float)
 

@@ -109,7 +109,7 @@ def log_gamma(x: Array) -> Array:
 # What a program calls instead of a primitive: functions of its parameters and operands, each one number.
 REWRITES: Mapping[str, Callable[..., Any]] = {
     **{name: ELEMENTARY[name] for name in ("atan", "atan2", "erf", "erfc", "expm1", "integer_pow", "log1p", "logistic", "pow")},
-    **{name: ELEMENTARY[name] for name in ("sign", "clamp", "add_any", "square", "tan")},
+    **{name: ELEMENTARY[name] for name in ("sign", "clamp", "add_any", "square", "tan", "polynomial")},
     "exp": lambda parameters, x: exp(x),
     "log": lambda parameters, x: log(x),
     "lgamma": lambda parameters, x: log_gamma(x),
