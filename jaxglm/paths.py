@@ -88,7 +88,7 @@ class Path:
     >>> rng = np.random.default_rng(0)
     >>> X = np.column_stack([np.ones(40), rng.normal(size=(40, 4))])
     >>> path = jaxglm.regularization_path(X, rng.poisson(np.exp(X[:, 1])), "poisson", lambdas=20)
-    >>> path.coefficients.shape, path.df[0]
+    >>> path.coefficients.shape, float(path.df[0])
     ((20, 5), 1.0)
     >>> path.select("bic").status.label
     'converged'
