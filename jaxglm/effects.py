@@ -8,6 +8,9 @@ A variable of the formula's table is what is changed, not a column of the design
 offset(...), whose parameters stay those of the fit. Designs that are linear in the variable are differentiated exactly, others
 by a difference of fourth order. Derivatives of the mean come from automatic differentiation.
 
+Where columns are aliased, a change is known if it moves no row along a direction that the fit's own rows are silent about (a
+level that a group lacks, one of two collinear variables); otherwise it is NaN, where R would count the alias as zero.
+
 Conventions are those of R's `marginaleffects` (`avg_slopes`, `avg_comparisons`): rows count alike whatever their prior weights,
 numbers give slopes, and categories comparisons with their first level; except that intervals and tests follow t where the
 dispersion is estimated, as everywhere here. Source: Arel-Bundock, Greifer and Heiss (2024).
@@ -34,6 +37,7 @@ from jaxglm.limits import infinite_eta
 from jaxglm.observations import Observations, counted
 from jaxglm.score_tests import products
 
+ROUNDING = 1e-9  # of a direction of columns of unit length, what is nothing
 OUTSIDE = 1e-6  # of the terms of a sum, what it has to be to count as different from zero
 
 
@@ -235,9 +239,10 @@ def silent_directions(result: Any) -> np.ndarray | None:
     gram = gram / size[:, :, None] / size[:, None, :]
     gone = aliased[some]
     kept = np.where(gone[:, :, None] | gone[:, None, :], np.eye(gone.shape[1]), gram)
-    shares = np.linalg.solve(kept, np.where(~gone[:, :, None] & gone[:, None, :], gram, 0.0)) / size[:, :, None]
+    shares = np.linalg.solve(kept, np.where(~gone[:, :, None] & gone[:, None, :], gram, 0.0))
+    directions = np.where(gone[:, None, :], np.eye(gone.shape[1]) - shares, 0.0)
     out = np.zeros((len(aliased), *gram.shape[1:]))
-    out[some] = np.where(gone[:, None, :], np.eye(gone.shape[1]) / size[:, :, None] - shares, 0.0)
+    out[some] = np.where(np.abs(directions) > ROUNDING, directions, 0.0) / size[:, :, None]
     return out
 
 

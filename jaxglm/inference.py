@@ -127,8 +127,9 @@ class Inference(Diagnosed, Pictured):
         changes: None, a number to add, or a pair (from, to). Numbers give average slopes, categories and booleans comparisons
         of each level with the first. data: rows to average over instead of those of the fit, with groups, offset and exposure
         as `predict` takes them. type: "response", or "link" for effects on eta. As `avg_slopes` and `avg_comparisons` of
-        R's marginaleffects, with t in place of z where the dispersion is estimated. NaN where a change takes an aliased
-        column; no error where a mean is at its limit. Raises ValueError for unknown variables.
+        R's marginaleffects, with t in place of z where the dispersion is estimated. NaN where a change
+        leads out of what a fit's rows tell (a level that a group does not have); no error where a mean is at its limit.
+        Raises ValueError for unknown variables.
 
         >>> import jaxglm
         >>> fit = jaxglm.fit([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0], [1.0, 3.0]], [1, 2, 3, 9], family="poisson")
