@@ -71,7 +71,8 @@ def influence(result: Any, made: RowQuantities | None = None) -> Influence:
     made = result._quantities() if made is None else made
 
     def of_rows(values: np.ndarray) -> np.ndarray:
-        return values[:, None] if rows.codes is None else np.where(rows.codes < 0, np.nan, values[np.maximum(rows.codes, 0)])
+        # The last entry is what code -1 picks.
+        return values[:, None] if rows.codes is None else np.append(values, np.nan)[rows.codes]
 
     fits = OfFits(*map(of_rows, (solution.deviance, solution.dispersion, solution.rank, solution.n_obs - solution.rank)))
     hat = np.where(rows.prior_weights() > 0, hat_values(result), np.nan)
