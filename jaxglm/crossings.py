@@ -9,13 +9,13 @@ there the bracket is halved.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-EXPANSIONS = 40  # twofold, after which a function is taken never to cross
+EXPANSIONS = 45  # twofold, after which a function is taken never to cross
 ROUNDS = 200
-BEYOND = 1.05  # how far to go, of the distance to where a crossing is expected
+JUMP, SHORT = 1e-4, 0.1  # a value that is none of rounding; a step after a jump
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,10 @@ def crossings(
         values = evaluate(left, points)
         ends, done = _ends(state, points, values, tolerance)
         state = _taken_in(state, points, values)
+        done &= ~np.isnan(state.low)  # else it may only approach zero
+        state = _reopened(state, values, tolerance)
         lost = ~state.closed & (state.steps >= EXPANSIONS)
-        tight = state.closed & (state.high - state.low <= tolerance * np.maximum(1.0, np.abs(state.low)))
+        tight = _tight(state, tolerance)
         ends = np.where(done, ends, np.where(tight & np.isfinite(state.above), state.low, np.nan))
         ends = np.where(lost & np.isnan(state.high), np.inf, ends)
         over = done | tight | lost
@@ -80,6 +82,24 @@ def crossings(
         left, state = left[~over], state[~over]
         points = _next(state)
     return found
+
+
+def _reopened(state: Bracket, values: np.ndarray, tolerance: float) -> Bracket:
+    """Where a bracket has closed on a jump between finite values, what was seen beyond was another branch of the function,
+    which remembers where it was looked at before: the search goes on outwards, by short steps."""
+    jump = _tight(state, tolerance) & np.isfinite(state.above) & (values < -JUMP) & (state.steps < EXPANSIONS)
+    return replace(
+        state,
+        high=np.where(jump, np.nan, state.high),
+        above=np.where(jump, np.nan, state.above),
+        width=np.where(jump, SHORT, state.width),
+        steps=np.where(jump, state.steps + 5, state.steps),
+    )
+
+
+def _tight(state: Bracket, tolerance: float) -> np.ndarray:
+    """Whether brackets are closed and as narrow as the tolerance."""
+    return state.closed & (state.high - state.low <= tolerance * np.maximum(1.0, np.abs(state.low)))
 
 
 def _ends(state: Bracket, points: np.ndarray, values: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:

@@ -31,12 +31,14 @@ import numpy as np
 
 from jaxglm import fitting, wald
 from jaxglm.crossings import crossings
+from jaxglm.ends import sides
 from jaxglm.errors import did_you_mean, listed
 from jaxglm.family import Family
 from jaxglm.groups import sort_rows
 from jaxglm.irls.solution import Solution
 from jaxglm.limits import infinite_eta
-from jaxglm.packing import Picked, Source
+from jaxglm.packing import Picked, Source, gather, reweighted
+from jaxglm.separation import decide, recedes
 from jaxglm.status import Method, Status
 from jaxglm.task import Task
 
@@ -57,30 +59,42 @@ class LikelihoodRatio:
 
 @dataclass(frozen=True)
 class Members:
-    """Refits of a batch, all arrays (m,). groups; terms: the coefficients held, or NOTHING; inner: whether only rows that
-    are not at their limits take part."""
+    """Refits of a batch. groups, terms: (m,), the latter the coefficients held, or NOTHING; direction: (m, p), takes rows to
+    their limits whatever the coefficient is held at; these rows are left out; flat: (m,), whether D is then the same at all
+    values."""
 
     groups: np.ndarray
     terms: np.ndarray
-    inner: np.ndarray
+    direction: np.ndarray
+    flat: np.ndarray
 
     def __getitem__(self, which: Any) -> Members:
-        return Members(self.groups[which], self.terms[which], self.inner[which])
+        return Members(self.groups[which], self.terms[which], self.direction[which], self.flat[which])
+
+    @property
+    def whole(self) -> Members:
+        """The same fits, with nothing held."""
+        return replace(self, terms=np.full(len(self.terms), NOTHING))
+
+
+def _of_groups(groups: np.ndarray, p: int) -> Members:
+    """One fit of each group, of all rows and with nothing held."""
+    m = len(groups)
+    return Members(groups, np.full(m, NOTHING), np.zeros((m, p)), np.zeros(m, bool))
 
 
 @dataclass(frozen=True)
 class Held:
     """The rows of refits that each hold a coefficient at a value: a `packing.Source`.
 
-    base: the rows of the groups; members, values: (m,); aliased: (g, p), columns that are left out; direction: (g, p), that
-    takes rows to their limits; keeps: whether the column held stays in the design.
+    base: the rows of the groups; values: (m,); aliased: (g, p), columns that are left out; keeps: whether the column held
+    stays in the design.
     """
 
     base: Source
     members: Members
     values: np.ndarray
     aliased: np.ndarray
-    direction: np.ndarray
     keeps: bool
 
     @property
@@ -103,7 +117,7 @@ class Held:
         column = np.take_along_axis(picked.X, np.where(some, held.terms, 0)[..., None], axis=-1)[..., 0]
         with np.errstate(invalid="ignore", over="ignore"):  # rows of weight zero may hold anything
             known = np.where(some, column * self.values[groups], 0.0)
-            at_limit = held.inner & (infinite_eta(picked.X, self.direction[held.groups]) != 0)
+            at_limit = infinite_eta(picked.X, held.direction) != 0
         out = self.aliased[held.groups]
         if not self.keeps:
             out = out | (np.arange(self.p) == held.terms[..., None])
@@ -116,34 +130,51 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Look:
+    """What refits of a batch say. deviance: (m,), called D above, less log |X'WX| of all columns where the likelihood is
+    penalised, and infinite where there is no fit; coefficients: (m, p), of the columns not held."""
+
+    deviance: np.ndarray
+    coefficients: np.ndarray
+
+
+@dataclass(frozen=True)
 class Profiled:
     """What is profiled: the rows of all groups, their family, what was found for them, and whether the likelihood is
-    penalised by that of Jeffreys' prior."""
+    penalised by Jeffreys' prior."""
 
     source: Source
     family: Family
     found: Solution
     penalised: bool
-    device: Any = None
 
-    def refit(self, members: Members, values: np.ndarray) -> Solution:
-        """Fit each member with its coefficient at a value."""
-        found = self.found
-        held = None
-        if self.penalised:
-            held = np.arange(self.source.p) == members.terms[:, None]
+    def refit(self, members: Members, values: np.ndarray, start: np.ndarray | None = None) -> Solution:
+        """Fit each member with its coefficient at a value; start: (m, p) or None."""
         task = Task(
-            source=Held(self.source, members, values, found.aliased, found.direction, self.penalised),
+            source=Held(self.source, members, values, self.found.aliased, self.penalised),
             family=self.family.of(members.groups),
+            start=start,
             bias_reduction="jeffreys" if self.penalised else None,
-            held=held,
-            device=self.device,
+            held=np.arange(self.source.p) == members.terms[:, None] if self.penalised else None,
         )
         return fitting.fit(task)
 
-    def deviances(self, members: Members, values: np.ndarray) -> np.ndarray:
-        """D of each member, infinite where there is no fit."""
+    def look(self, members: Members, values: np.ndarray, near: np.ndarray | None = None) -> Look:
+        """D of each member. near: (m, p), the other coefficients at values that are not far: from there a fit is tried once
+        more where it failed from the usual start, and in any case where the likelihood is penalised, as there may be two
+        optima then."""
         fits = self.refit(members, values)
+        deviance, coefficients = self._deviance(fits), fits.coefficients
+        doubtful = np.flatnonzero(~np.isfinite(deviance) | self.penalised)
+        if near is not None and len(doubtful):
+            again = self.refit(members[doubtful], values[doubtful], np.nan_to_num(near[doubtful]))
+            other = self._deviance(again)
+            better = other < deviance[doubtful]
+            deviance[doubtful[better]], coefficients[doubtful[better]] = other[better], again.coefficients[better]
+        return Look(deviance, coefficients)
+
+    def _deviance(self, fits: Solution) -> np.ndarray:
+        """D of fits, infinite where there is none."""
         deviance = fits.deviance
         if self.penalised:
             deviance = deviance + _log_determinants(fits.covariance)
@@ -166,33 +197,35 @@ def intervals(result: Any, level: float, terms: Sequence[str | int] | None = Non
     for profiled, groups in _portions(result, 2 * len(chosen)):
         members = _members(profiled, groups, chosen)
         for side, way in enumerate((-1.0, 1.0)):
-            known = _never_reached(profiled.found, members, way)
-            ends[members.groups, members.terms, side] = np.where(known, way * np.inf, np.nan)
+            never = members.flat | (profiled.found.infinite[members.groups, members.terms] == way)
+            ends[members.groups, members.terms, side] = np.where(never, way * np.inf, np.nan)
         _search(profiled, members, quantile, ends)
     return ends[:, chosen]
 
 
 def _search(profiled: Profiled, members: Members, quantile: np.ndarray, ends: np.ndarray) -> None:
-    """Put the ends that have to be searched for in."""
-    both = Members(*(np.concatenate([part, part]) for part in (members.groups, members.terms, members.inner)))
-    way = np.repeat([-1.0, 1.0], len(members.groups))
-    open_ = ~_never_reached(profiled.found, both, way)
-    both, way = both[open_], way[open_]
-    if not len(way):
+    """Put in the ends that are not infinite."""
+    infinite = profiled.found.infinite[members.groups, members.terms]
+    place, side = np.nonzero(~members.flat[:, None] & (infinite[:, None] != [-1, 1]))
+    if not len(place):
         return
-    origin, unit = _scales(profiled, both)
-    best, dispersion = _best(profiled, both), profiled.found.dispersion[both.groups]
-    finite = profiled.found.infinite[both.groups, both.terms] == 0
-    height = quantile[both.groups]
+    (origin, unit), best = (part[..., place] for part in _scales(profiled, members)), _best(profiled, members)[place]
+    members, way, finite = members[place], np.where(side == 0, -1.0, 1.0), infinite[place] == 0
+    dispersion, height = profiled.found.dispersion[members.groups], quantile[members.groups]
+
+    near = profiled.found.coefficients[members.groups]
 
     def misfits(which: np.ndarray, points: np.ndarray) -> np.ndarray:
         values = origin[which] + way[which] * points * unit[which]
-        rise = profiled.deviances(both[which], values) - best[which]
+        look = profiled.look(members[which], values, near[which])
+        rise = look.deviance - best[which]
+        inside = np.isfinite(rise)
+        near[which[inside]] = look.coefficients[inside]
         return np.sqrt(np.maximum(rise, 0.0) / dispersion[which]) - height[which]
 
     first = np.where(finite, height, 0.0)
     found = crossings(misfits, first, np.where(finite, -height, np.nan), TOLERANCE)
-    ends[both.groups, both.terms, np.where(way < 0, 0, 1)] = origin + way * found * unit
+    ends[members.groups, members.terms, side] = origin + way * found * unit
 
 
 def ratio_tests(result: Any, value: float, terms: Sequence[str | int] | None = None) -> LikelihoodRatio:
@@ -201,10 +234,12 @@ def ratio_tests(result: Any, value: float, terms: Sequence[str | int] | None = N
     statistic = np.full((len(result), len(result.names)), np.nan)
     for profiled, groups in _portions(result, len(chosen)):
         members = _members(profiled, groups, chosen)
+        statistic[members.groups, members.terms] = 0.0
+        members = members[~members.flat]
         if len(members.groups):
-            rise = profiled.deviances(members, np.full(len(members.groups), value)) - _best(profiled, members)
-            dispersion = profiled.found.dispersion[members.groups]
-            statistic[members.groups, members.terms] = np.where(np.isfinite(rise), np.maximum(rise, 0.0) / dispersion, np.nan)
+            rise = profiled.look(members, np.full(len(members.groups), value)).deviance - _best(profiled, members)
+            rise = np.where(np.isfinite(rise), np.maximum(rise, 0.0), np.nan)
+            statistic[members.groups, members.terms] = rise / profiled.found.dispersion[members.groups]
     statistic = statistic[:, chosen]
     return LikelihoodRatio(statistic, wald.p_values(np.sqrt(statistic), result._degrees()))
 
@@ -258,8 +293,7 @@ def _portions(result: Any, each: int) -> Iterator[tuple[Profiled, np.ndarray]]:
 
 def _refitted(profiled: Profiled, groups: np.ndarray) -> Profiled:
     """The same with what is found for the groups fitted again in float64 to the default tolerance."""
-    whole = Members(groups, np.full(len(groups), NOTHING), np.zeros(len(groups), bool))
-    fits = profiled.refit(whole, np.zeros(len(groups)))
+    fits = profiled.refit(_of_groups(groups, profiled.source.p), np.zeros(len(groups)))
     found = jax.tree.map(lambda leaf: np.array(leaf), profiled.found)
     for name in ("coefficients", "covariance", "deviance", "status", "infinite", "direction"):
         getattr(found, name)[groups] = getattr(fits, name)
@@ -267,47 +301,54 @@ def _refitted(profiled: Profiled, groups: np.ndarray) -> Profiled:
 
 
 def _members(profiled: Profiled, groups: np.ndarray, terms: np.ndarray) -> Members:
-    """The groups' terms that are not aliased."""
+    """The groups' terms that are not aliased, and what of separated groups is at its limit whatever they are held at.
+
+    For a coefficient that the other rows determine these are the rows that the group's direction moves. For a diverging one
+    they are those that some direction moves without it. If another direction takes it the opposite way, it may have any
+    value, as one may that neither diverges nor is determined.
+    """
     found = profiled.found
     group, term = (part.reshape(-1) for part in np.meshgrid(groups, terms, indexing="ij"))
-    usable = ~found.aliased[group, term]
-    usable &= np.isin(found.status[group], (Status.CONVERGED, Status.SEPARATED))
+    usable = ~found.aliased[group, term] & np.isin(found.status[group], (Status.CONVERGED, Status.SEPARATED))
     group, term = group[usable], term[usable]
-    determined = np.isfinite(found.covariance[group, term, term])
-    return Members(group, term, (found.status[group] == Status.SEPARATED) & determined)
-
-
-def _never_reached(found: Solution, members: Members, way: Any) -> np.ndarray:
-    """Sides on which the profile falls for ever, or is flat since nothing determines a term that may have any value."""
-    infinite = found.infinite[members.groups, members.terms]
-    free = np.isnan(found.covariance[members.groups, members.terms, members.terms]) & (infinite == 0)
-    return free | (infinite == way)
+    separated = found.status[group] == Status.SEPARATED
+    infinite, determined = found.infinite[group, term] != 0, np.isfinite(found.covariance[group, term, term])
+    direction = np.where((separated & determined)[:, None], found.direction[group], 0.0)
+    members = Members(group, term, direction, separated & ~determined & ~infinite)
+    diverging = np.flatnonzero(infinite)
+    if len(diverging):
+        apart = np.unique(group[diverging])
+        rows = gather(profiled.source, apart)
+        present = rows.weights > 0
+        rows = reweighted(rows, np.where(present, rows.weights, 0.0), np.where(present[:, None], rows.X, 0.0))
+        side, owner = sides(profiled.family.of(apart), rows), np.searchsorted(apart, group[diverging])
+        for k, place in zip(diverging, owner, strict=True):
+            inside = np.arange(rows.starts[place], rows.starts[place] + rows.sizes[place])
+            inside = inside[present[inside]]
+            free = ~found.aliased[group[k]]
+            way = -float(found.infinite[group[k], term[k]])
+            members.flat[k] = recedes(rows.X[inside], side[inside], free, int(term[k]), way)
+            free = free & (np.arange(len(free)) != term[k])
+            members.direction[k] = decide(rows.X[inside], side[inside], free).direction
+    return members
 
 
 def _best(profiled: Profiled, members: Members) -> np.ndarray:
     """D of each member's fit with nothing held, on its rows."""
-    out = np.empty(len(members.groups))
-    for inner in (False, True):
-        here = np.flatnonzero(members.inner == inner)
-        groups, place = np.unique(members.groups[here], return_inverse=True)
-        whole = Members(groups, np.full(len(groups), NOTHING), np.full(len(groups), inner))
-        if len(groups):
-            out[here] = profiled.deviances(whole, np.zeros(len(groups)))[place]
-    return out
+    own = np.where(profiled.found.infinite[members.groups, members.terms] != 0, members.terms, NOTHING)
+    _, first, place = np.unique(np.stack([members.groups, own]), axis=1, return_index=True, return_inverse=True)
+    return profiled.look(members[first].whole, np.zeros(len(first))).deviance[place.reshape(-1)]
 
 
-def _scales(profiled: Profiled, members: Members) -> tuple[np.ndarray, np.ndarray]:
-    """Where to begin and how far to step: at an estimate by its error, or at 0 where it is infinite, by what changes an eta
-    by 1 at most."""
+def _scales(profiled: Profiled, members: Members) -> np.ndarray:
+    """Where to begin and how far to step, (2, m): at an estimate by its error, or at 0 where it is infinite, by what changes
+    an eta by 1 at most."""
     found, source = profiled.found, profiled.source
     infinite = found.infinite[members.groups, members.terms] != 0
     with np.errstate(invalid="ignore"):
-        error = np.sqrt(found.covariance[members.groups, members.terms, members.terms])
-    reach = np.ones(len(members.groups))
-    for group in np.unique(members.groups[infinite]):
-        picked = source.pick(np.array([group]), np.arange(source.sizes[group]))
-        largest = np.max(np.abs(np.where((picked.weights > 0)[:, None], picked.X, 0.0)), axis=0)
-        here = members.groups == group
-        reach[here] = largest[members.terms[here]]
-    origin = np.where(infinite, 0.0, found.coefficients[members.groups, members.terms])
-    return origin, np.where(infinite, 1.0 / np.where(reach > 0, reach, 1.0), error)
+        unit = np.sqrt(found.covariance[members.groups, members.terms, members.terms])
+    for k in np.flatnonzero(infinite):
+        picked = source.pick(members.groups[k], np.arange(source.sizes[members.groups[k]]))
+        column = np.where(picked.weights > 0, picked.X[:, members.terms[k]], 0.0)
+        unit[k] = 1.0 / np.max(np.abs(column))
+    return np.stack([np.where(infinite, 0.0, found.coefficients[members.groups, members.terms]), unit])

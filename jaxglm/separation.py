@@ -102,6 +102,26 @@ def decide(X: np.ndarray, side: np.ndarray, free: np.ndarray) -> Separated:
     return polish(X, side, free, direction, moved[place.reshape(-1)])
 
 
+def recedes(X: np.ndarray, side: np.ndarray, free: np.ndarray, term: int, way: float) -> bool:
+    """Whether a coefficient can go to infinity that way along a direction that moves no row away from its infinite optimum
+    and none that has a finite one; arguments as for `polish`, of the coefficient `term` and the sign `way`."""
+    from scipy.optimize import linprog
+
+    reach = np.max(np.abs(X), axis=0, initial=0.0)
+    rows = X / np.where(reach > 0, reach, 1.0)
+    towards, closed = side[side != 0, None] * rows[side != 0], rows[side == 0]
+    result = linprog(
+        c=np.where(np.arange(len(free)) == term, -way, 0.0),
+        A_ub=-towards if len(towards) else None,
+        b_ub=np.zeros(len(towards)) if len(towards) else None,
+        A_eq=closed if len(closed) else None,
+        b_eq=np.zeros(len(closed)) if len(closed) else None,
+        bounds=[(-1.0, 1.0) if one else (0.0, 0.0) for one in free],
+        method="highs",
+    )
+    return bool(result.status == 0 and -result.fun > 1e-6)
+
+
 def _exists(towards: np.ndarray, closed: np.ndarray) -> bool:
     """Whether any direction gains, by constraints that are added as they are broken: few ever matter."""
     from scipy.optimize import linprog

@@ -70,7 +70,8 @@ _MESSAGES = {
         "Some estimates are infinite: a combination of the covariates predicts some responses perfectly, so that the "
         "likelihood rises without end along it. Usual with few rows, rare events or factor levels in which all responses "
         "are alike. `infinite` marks the diverging terms; the others keep their estimates and errors, and deviance and "
-        "fitted values are the limits. Drop or merge the terms that separate, add a Ridge penalty, or pool such groups."
+        'fitted values are the limits. With separated="firth" all estimates are finite; or drop or merge the terms that '
+        "separate, add a Ridge penalty, or pool such groups."
     ),
     Status.MAX_ITERATIONS: (
         "The iteration was still moving when its steps ran out; the last iterate is given, without errors. Usual where "

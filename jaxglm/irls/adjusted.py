@@ -20,7 +20,8 @@ The iteration is quasi-Fisher scoring: f = (X'WX)^-1 (X's + phi A) is the increm
 the logarithm of the right-hand side above that of log phi. That alone converges linearly, so it is corrected by what
 successive increments tell of the slope of f (Broyden's rank-one updates, in the metric of the information), which makes
 convergence superlinear. A corrected step has to shorten the increment, in that metric. A plain one is halved while the
-adjusted score at its end points back along it; that the increment is longer there is no reason, since the metric changes.
+adjusted score at its end points back along it by more than half; that the increment may be longer there is no reason to, since
+the metric changes. Where estimates may be infinite, no step changes an eta by more than 10, beyond which its row is silent.
 
 Sources: Firth (1993); Kosmidis and Firth (2009); Kenne Pagui, Salvan and Sartori (2017); Kosmidis, Kenne Pagui and Sartori,
 "Mean and median bias reduction in generalized linear models" (2020), and their R package brglm2; Broyden (1965).
@@ -53,7 +54,10 @@ METHODS = {
     "median": Method.MEDIAN_BIAS_REDUCED,
     "jeffreys": Method.JEFFREYS,
 }
-TURNED = 0.9  # of the adjusted score along a step, how much of it against the step at its end means that it was too long
+FAR = 10.0  # the largest change of an eta in one step, where estimates may be infinite: beyond, rows have nothing to say
+MOVING = 0.1  # there, a step that changes an eta by more is none to stop at
+NOISE = 1e-3  # the longest increment, in standard errors, that may be rounding
+TURNED = 0.5  # of the adjusted score along a step, how much of it against the step at its end means that it was too long
 
 
 @jax.tree_util.register_dataclass
@@ -82,7 +86,7 @@ class State:
 class Trial:
     """What the rows say at a trial point: `at`, which has a dispersion even if the trial had none; the `increment` from
     there, the `score`, the increment's `length`, and the length that rounding gives it; root: (p + 1, p + 1), of the metric
-    of increments."""
+    of increments; reach: the largest change of an eta by the step here, where estimates may be infinite, else 0."""
 
     at: Array
     increment: Array
@@ -90,6 +94,7 @@ class Trial:
     length: Array
     floor_length: Array
     root: Array
+    reach: Array
     valid: Array
     doubtful: Array
 
@@ -186,8 +191,11 @@ def _dispersion(problem: Problem, kind: str, given: Array, spread: Array, rank: 
     return log_dispersion, jnp.where(problem.n_obs > rank, increment, 0.0)
 
 
-def evaluate(problem: Problem, algebra: Algebra, kind: str, point: Array, keep: Array, held: Array | None) -> Trial:
-    """Look at the rows at a point: coefficients, and the logarithm of the dispersion, NaN where there is none yet."""
+def evaluate(
+    problem: Problem, algebra: Algebra, kind: str, point: Array, step: Array, keep: Array, held: Array | None
+) -> Trial:
+    """Look at the rows at a point, that `step` led to: coefficients, and the logarithm of the dispersion, NaN where there is
+    none yet."""
     family, dtype, coefficients = problem.family, problem.dtype, point[:-1]
 
     def look(part: Rows) -> tuple[Array, Array, Totals]:
@@ -195,7 +203,8 @@ def evaluate(problem: Problem, algebra: Algebra, kind: str, point: Array, keep: 
         offset = jnp.zeros_like(part.y) if part.offset is None else part.offset
         spread = row.chi_square if family.expected_deviance is None else row.deviance
         sums = (jnp.sum(row.loss), jnp.sum(spread), jnp.sum(jnp.abs(row.weights) * offset**2))
-        return row.weights, row.scores[None, :], Totals(sums)
+        change = jnp.where(part.present, jnp.abs(part.design.dot(step[:-1])), 0.0)
+        return row.weights, row.scores[None, :], Totals(sums, jnp.max(change))
 
     collected, totals = algebra.gather(problem.rows, look)
     loss, spread, offset_square = totals.sums
@@ -226,6 +235,7 @@ def evaluate(problem: Problem, algebra: Algebra, kind: str, point: Array, keep: 
         length=jnp.sqrt(jnp.sum(white**2)),
         floor_length=floor_length / jnp.sqrt(dispersion),
         root=root,
+        reach=jnp.where(family.can_separate, totals.peaks, 0.0),
         valid=jnp.isfinite(loss),
         doubtful=~algebra.trusts(factor),
     )
@@ -237,11 +247,13 @@ def advance(options: IRLS, state: State, trial: Trial) -> State:
     sound = trial.valid & jnp.isfinite(trial.length) & ~trial.doubtful
     turned = jnp.sum(state.step * trial.score) < -TURNED * jnp.sum(state.step * state.score)
     shorter = trial.length <= state.length
-    accepted = sound & (~begun | shorter | (state.plain & ~turned) | (trial.length <= trial.floor_length))
+    better = jnp.where(state.plain, ~turned, shorter) & (trial.reach <= FAR)
+    resting = trial.length <= jnp.minimum(trial.floor_length, NOISE)
+    accepted = sound & (~begun | better | resting)
     n_iterations = state.n_iterations + accepted.astype(jnp.int32)
     rate = jnp.where((state.halvings == 0) & begun, trial.length / state.length, 0.5)
     small = (trial.length <= options.tol) & (trial.length * rate <= options.tol * (1.0 - rate))
-    converged = accepted & (small | (trial.length <= trial.floor_length))
+    converged = accepted & (small | resting) & (trial.reach <= MOVING)
     stuck = ~accepted & (state.halvings >= options.max_halvings)
     status = jnp.where(accepted & (n_iterations >= options.max_iterations), Status.MAX_ITERATIONS, RUNNING)
     status = jnp.where(stuck, Status.STEP_FAILED, status)
@@ -250,11 +262,12 @@ def advance(options: IRLS, state: State, trial: Trial) -> State:
     unit = jnp.eye(len(state.at), dtype=state.at.dtype)
     correction = jnp.where(begun & (shorter | (state.halvings > 0)), _corrected(state, trial), unit)
     onward = jnp.matmul(correction, trial.increment, precision=HIGHEST)
-    less = jnp.where(state.plain, 0.5 * state.step, state.increment)
+    share = jnp.minimum(0.5, jnp.where(trial.reach > FAR, FAR / trial.reach, 1.0))
+    less = jnp.where(state.plain, share * state.step, state.increment)
     at = jnp.where(accepted, trial.at, state.at)
     return State(
         status=status.astype(jnp.int32),
-        at=jnp.where(converged, at + trial.increment, at),
+        at=at,
         step=jnp.where(accepted, onward, less),
         increment=jnp.where(accepted, trial.increment, state.increment),
         score=jnp.where(accepted, trial.score, state.score),
@@ -309,7 +322,7 @@ def solve_adjusted(problem: Problem, options: IRLS, kind: str, held: Array | Non
 
     def one_pass(carried: Array) -> Array:
         current = unpacked(carried, state)
-        trial = evaluate(problem, algebra, kind, current.at + current.step, begin.keep, held)
+        trial = evaluate(problem, algebra, kind, current.at + current.step, current.step, begin.keep, held)
         return packed(advance(options, current, trial), problem.dtype)
 
     final = unpacked(jax.lax.while_loop(lambda carried: carried[0] == RUNNING, one_pass, packed(state, problem.dtype)), state)
