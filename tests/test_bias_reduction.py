@@ -219,8 +219,8 @@ def test_without_degrees_of_freedom_there_is_no_dispersion():
         ({"bias_reduction": "meen"}, "Did you mean 'mean'"),
         ({"separated": "drop"}, '"limits" or "firth"'),
         ({"separated": "firth", "bias_reduction": "mean"}, "all groups are reduced"),
-        ({"separated": "firth", "penalty": Ridge(1.0)}, "penalty cannot be combined"),
-        ({"bias_reduction": "mean", "penalty": Ridge(1.0)}, "penalty cannot be combined"),
+        ({"separated": "firth", "penalty": Ridge(1.0)}, "a penalty and bias reduction cannot be combined"),
+        ({"bias_reduction": "mean", "penalty": Ridge(1.0)}, "a penalty and bias reduction cannot be combined"),
     ],
 )
 def test_bad_requests(arguments, message):
