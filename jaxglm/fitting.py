@@ -100,8 +100,8 @@ def fit(task: Task, progress: Progress | None = None, plain: bool = True, limits
             _carefully(task, found, undecided, tried)
         else:
             _carefully(task, found, groups, groups)
-        for part in _portions(task, groups) if limits else ():
-            settle(task, found, part, fit)
+        if limits:
+            list(in_threads(partial(settle, task, found, fit=fit), list(_portions(task, groups)), task.device))
     return reported(found)
 
 

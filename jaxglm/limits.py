@@ -15,7 +15,7 @@ from jaxglm.ends import Ends, ends, log_likelihoods, sides
 from jaxglm.family import Family
 from jaxglm.irls.solution import Solution
 from jaxglm.packing import Stacked, owners, reweighted
-from jaxglm.separation import Separated
+from jaxglm.recession import Separated
 from jaxglm.status import Status
 from jaxglm.task import Task
 
@@ -33,24 +33,24 @@ def infinite_eta(X: np.ndarray, direction: np.ndarray) -> np.ndarray:
 
 
 def put_limits(
-    task: Task, found: Solution, groups: np.ndarray, rows: Stacked, proofs: list[Separated], fit: Callable[[Task], Solution]
+    task: Task, found: Solution, groups: np.ndarray, rows: Stacked, proofs: Separated, fit: Callable[[Task], Solution]
 ) -> np.ndarray:
     """Replace what is `found` for separated groups by the limits, and say which are separated further in what remains.
 
     rows: theirs, made by `packing.gather`; fit: how to fit what remains. Returns flags, one for each of the groups.
     """
-    owner, moved = owners(rows), np.concatenate([proof.moved for proof in proofs])
+    owner, moved = owners(rows), proofs.moved
     present, kept = rows.weights > 0, ~found.aliased[groups]
     rest = reweighted(rows, np.where(moved, 0.0, rows.weights), np.where(kept[owner], rows.X, 0.0))
     inner = fit(task.subset(rest, groups))
-    direction = _combined(rows, owner, np.stack([proof.direction for proof in proofs]), inner.direction, moved)
-    determined = np.stack([proof.determined for proof in proofs]) & (inner.infinite == 0)
-    size = np.abs(direction) * _largest(np.abs(rows.X), owner, len(groups))
+    direction = _combined(rows, owner, proofs.direction, inner.direction, moved)
+    determined = proofs.determined & (inner.infinite == 0)
+    size = np.abs(direction) * np.maximum.reduceat(np.abs(rows.X), rows.starts)
     diverging = kept & ~determined & (size > NEGLIGIBLE * size.max(axis=1, keepdims=True))
     lost = np.isin(inner.status, (Status.STEP_FAILED, Status.INVALID_DATA))
     base = np.where(np.isnan(inner.coefficients), 0.0, inner.coefficients)
     known = np.zeros(len(owner)) if rows.offset is None else np.where(present, rows.offset, 0.0)
-    push = _push(rows.X, owner, base, direction, known, diverging)
+    push = _push(rows, owner, base, direction, known, diverging)
 
     failed = found.status[groups] == Status.STEP_FAILED
     complete = inner.status == Status.NO_DATA
@@ -76,26 +76,18 @@ def put_limits(
     return inner.status == Status.SEPARATED
 
 
-def _largest(values: np.ndarray, owner: np.ndarray, g: int) -> np.ndarray:
-    """The largest row of each group, column by column."""
-    out = np.zeros((g, values.shape[1]))
-    np.maximum.at(out, owner, values)
-    return out
-
-
 def _push(
-    X: np.ndarray, owner: np.ndarray, base: np.ndarray, direction: np.ndarray, offset: np.ndarray, diverging: np.ndarray
+    rows: Stacked, owner: np.ndarray, base: np.ndarray, direction: np.ndarray, offset: np.ndarray, diverging: np.ndarray
 ) -> np.ndarray:
     """How far to go along each group's direction, so that the rows that it moves arrive at their limits and the
     coefficients that diverge have their signs."""
-    way, change = infinite_eta(X, direction[owner]), np.sum(X * direction[owner], axis=1)
-    moving = way != 0
-    missing = FAR - way * (np.sum(X * base[owner], axis=1) + offset)
-    push = np.zeros(len(base))
-    np.maximum.at(push, owner[moving], np.maximum(missing, FAR)[moving] / np.abs(change[moving]))
+    way, change = infinite_eta(rows.X, direction[owner]), np.sum(rows.X * direction[owner], axis=1)
+    missing = FAR - way * (np.sum(rows.X * base[owner], axis=1) + offset)
+    needed = np.where(way == 0, 0.0, np.maximum(missing, FAR) / np.where(way == 0, 1.0, np.abs(change)))
+    push = np.maximum.reduceat(needed, rows.starts)
     against = diverging & (base * direction < 0)
-    needed = np.where(against, 2.0 * np.abs(base) / np.where(against, np.abs(direction), 1.0), 0.0)
-    return np.minimum(np.maximum(push, needed.max(axis=1)), FARTHEST)
+    turned = np.where(against, 2.0 * np.abs(base) / np.where(against, np.abs(direction), 1.0), 0.0)
+    return np.minimum(np.maximum(push, turned.max(axis=1)), FARTHEST)
 
 
 def _at_the_end(family: Family, rows: Stacked, owner: np.ndarray, which: np.ndarray) -> Ends:
@@ -124,9 +116,8 @@ def _spans_constant(X: np.ndarray) -> bool:
 def _put_null_limits(found: Solution, groups: np.ndarray, rows: Stacked, owner: np.ndarray, family: Family) -> None:
     """The null model's deviance where all its responses lie at the same infinite end."""
     present, end = rows.weights > 0, sides(family, rows)
-    low, high = np.full(len(groups), 2.0), np.full(len(groups), -2.0)
-    np.minimum.at(low, owner[present], end[present])
-    np.maximum.at(high, owner[present], end[present])
+    low = np.minimum.reduceat(np.where(present, end, 2.0), rows.starts)
+    high = np.maximum.reduceat(np.where(present, end, -2.0), rows.starts)
     alike = (low == high) & (low != 0) & found.spans_constant[groups]
     found.null_deviance[groups[alike]] = _at_the_end(family, rows, owner, present & alike[owner]).deviance[alike]
 
@@ -137,8 +128,8 @@ def _combined(rows: Stacked, owner: np.ndarray, outer: np.ndarray, inner: np.nda
         return outer
     first, second = np.sum(rows.X * outer[owner], axis=1), np.sum(rows.X * inner[owner], axis=1)
     opposed = moved & (first * second < 0)
-    share = np.ones(len(outer))
-    np.minimum.at(share, owner[opposed], 0.5 * np.abs(first[opposed] / second[opposed]))
+    most = np.where(opposed, 0.5 * np.abs(first / np.where(opposed, second, 1.0)), 1.0)
+    share = np.minimum(np.minimum.reduceat(most, rows.starts), 1.0)
     return outer + share[:, None] * inner
 
 

@@ -329,7 +329,7 @@ def _members(profiled: Profiled, groups: np.ndarray, terms: np.ndarray) -> Membe
             way = -float(found.infinite[group[k], term[k]])
             members.flat[k] = recedes(rows.X[inside], side[inside], free, int(term[k]), way)
             free = free & (np.arange(len(free)) != term[k])
-            members.direction[k] = decide(rows.X[inside], side[inside], free).direction
+            members.direction[k] = decide(rows.X[inside], side[inside], free).direction[0]
     return members
 
 

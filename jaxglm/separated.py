@@ -18,7 +18,8 @@ from jaxglm.ends import sides
 from jaxglm.irls.solution import Solution, store
 from jaxglm.limits import put_limits
 from jaxglm.packing import Stacked, gather, owners, reweighted
-from jaxglm.separation import Separated, decide, polish
+from jaxglm.recession import Rows, Separated, polish
+from jaxglm.separation import decide
 from jaxglm.status import Status
 from jaxglm.task import Task
 
@@ -39,9 +40,8 @@ def settle(task: Task, found: Solution, groups: np.ndarray, fit: Fit) -> None:
     rows = gather(task.source, suspects)
     rows = reweighted(rows, np.where(rows.weights == 0, 0.0, rows.weights), np.where((rows.weights > 0)[:, None], rows.X, 0.0))
     family = task.subset(rows, suspects).family
-    side = sides(family, rows)
-    proofs = [_prove(task, found, group, rows, side, place) for place, group in enumerate(suspects)]
-    proved = np.array([proof.proved for proof in proofs])
+    proofs = _prove(task, found, suspects, rows, sides(family, rows))
+    proved = proofs.proved
     # A direction that does not survive a closer look proves nothing: the fit is only slow.
     slow = suspects[~proved & (found.status[suspects] == Status.SEPARATED)]
     found.status[slow] = Status.MAX_ITERATIONS
@@ -51,7 +51,7 @@ def settle(task: Task, found: Solution, groups: np.ndarray, fit: Fit) -> None:
         proved[inside] = ~_put_reduced(task, found, suspects[inside], gather(rows, inside), fit)
     if proved.any():
         inside = np.flatnonzero(proved)
-        _put(task, found, suspects[inside], gather(rows, inside), [proofs[i] for i in inside], fit)
+        _put(task, found, suspects[inside], gather(rows, inside), proofs.only(proved, rows.sizes), fit)
 
 
 def _put_reduced(task: Task, found: Solution, groups: np.ndarray, rows: Stacked, fit: Fit) -> np.ndarray:
@@ -70,7 +70,7 @@ def _put_reduced(task: Task, found: Solution, groups: np.ndarray, rows: Stacked,
     return reduced.status == Status.CONVERGED
 
 
-def _put(task: Task, found: Solution, groups: np.ndarray, rows: Stacked, proofs: list[Separated], fit: Fit) -> None:
+def _put(task: Task, found: Solution, groups: np.ndarray, rows: Stacked, proofs: Separated, fit: Fit) -> None:
     """Put the limits in. Where the rows that a direction leaves alone separate in their turn, a direction that moves all
     rows that any moves is asked for."""
     nested = np.flatnonzero(put_limits(task, found, groups, rows, proofs, partial(fit, plain=False)))
@@ -78,33 +78,37 @@ def _put(task: Task, found: Solution, groups: np.ndarray, rows: Stacked, proofs:
         return
     again = gather(rows, nested)
     side = sides(task.subset(again, groups[nested]).family, again)
-    proofs = [_prove(task, found, group, again, side, place, True) for place, group in enumerate(groups[nested])]
+    proofs = _prove(task, found, groups[nested], again, side, largest=True)
     put_limits(task, found, groups[nested], again, proofs, partial(fit, plain=False))
 
 
 def _prove(
-    task: Task, found: Solution, group: int, rows: Stacked, side: np.ndarray, place: int, largest: bool = False
+    task: Task, found: Solution, groups: np.ndarray, rows: Stacked, side: np.ndarray, largest: bool = False
 ) -> Separated:
-    """The proof for one group; the largest, which moves all rows that can be moved, is always the programme's."""
-    inside = slice(rows.starts[place], rows.starts[place] + rows.sizes[place])
-    X, side, present = rows.X[inside], side[inside], np.asarray(rows.weights)[inside] > 0
-    free, n = ~found.aliased[group], int(present.sum())
-    X, side = X[present], side[present]
+    """The proofs for some groups. The largest, which move all rows that can be moved, are always the programme's."""
+    looked = Rows(rows.X, side, rows.sizes, ~found.aliased[groups])
     if task.penalty is not None:
-        penalty = task.penalty if task.penalty.ndim == 1 else task.penalty[group]
-        if penalty.ndim == 1:
-            free &= penalty == 0
-        else:  # what a penalty resists must not move, like a row whose optimum is finite
-            X, side = np.concatenate([X, _resisted(penalty)]), np.concatenate([side, np.zeros(len(penalty))])
-    proof = None if largest else polish(X, side, free, found.direction[group])
-    if proof is None or not proof.proved:
-        proof = decide(X, side, free)
-    moved = np.zeros(len(present), bool)
-    moved[present] = proof.moved[:n]
-    return replace(proof, moved=moved)
+        penalty = task.penalty if task.penalty.ndim == 1 else task.penalty[groups]
+        # What a matrix resists must not move, like a row whose optimum is finite.
+        fixed = penalty != 0 if penalty.ndim < 3 else np.zeros(rows.p, bool)
+        looked = replace(looked, free=looked.free & ~fixed)
+        looked = _with_resisted(looked, penalty) if penalty.ndim == 3 else looked
+    none = Separated.none(len(groups), len(looked.X), rows.p)
+    proofs = none if largest else polish(looked, found.direction[groups])
+    for place in np.flatnonzero(~proofs.proved):
+        inside = slice(looked.starts[place], looked.starts[place] + looked.sizes[place])
+        proof = decide(looked.X[inside], looked.side[inside], looked.free[place])
+        proofs.direction[place], proofs.determined[place] = proof.direction[0], proof.determined[0]
+        proofs.moved[inside] = proof.moved
+    within = np.arange(len(looked.X)) - looked.starts[looked.owner]
+    return replace(proofs, moved=proofs.moved[within < rows.sizes[looked.owner]])
 
 
-def _resisted(penalty: np.ndarray) -> np.ndarray:
-    """Rows (p, p) of which a direction is a combination as far as a penalty resists it. penalty: (p, p)."""
+def _with_resisted(rows: Rows, penalty: np.ndarray) -> Rows:
+    """The rows, and in each group p more, of which a direction is a combination as far as its penalty (g, p, p) resists it."""
     values, vectors = np.linalg.eigh(penalty)
-    return np.where(values > NULL * values[-1], 1.0, 0.0)[:, None] * vectors.T
+    resisted = np.where(values > NULL * values[:, -1:], 1.0, 0.0)[:, :, None] * np.swapaxes(vectors, 1, 2)
+    g, p = len(penalty), penalty.shape[-1]
+    order = np.argsort(np.concatenate([rows.owner, np.repeat(np.arange(g), p)]), kind="stable")
+    X = np.concatenate([rows.X, resisted.reshape(-1, p)])[order]
+    return Rows(X, np.concatenate([rows.side, np.zeros(g * p)])[order], rows.sizes + p, rows.free)

@@ -1,0 +1,162 @@
+"""Directions of recession made exact and checked, for many groups at once.
+
+The iteration, or a linear programme, has found directions up to rounding. What they should do is known: leave alone the rows
+that they hardly move, and move the others towards their infinite optima. So each is replaced by its projection upon what the
+rows that it leaves alone cannot see; small components that it does not need are dropped, so that they are not said to
+diverge; and then it is looked at whether it does move every other row the right way. One that does not proves nothing.
+
+What rows cannot see is found from their triangular factors by singular values: a QR factorization of groups of about the
+same size at a time, and after that nothing is larger than p by p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+MOVED = 1e-8  # of the largest move: what is less belongs to rows that the direction leaves alone
+BLIND = 1e-10  # relative singular value below which rows do not determine a combination of coefficients
+SEEN = 1e-7  # of a unit vector: a component that is less is a leftover of rounding
+LEFTOVER = 0.03  # of the largest component of a direction: what is less may be a leftover
+NUMBERS = 2**22  # that are factored at a time
+
+
+@dataclass(frozen=True)
+class Separated:
+    """Proofs for g groups with n rows in all. direction: (g, p), zero where there is none; moved: (n,), the rows that they
+    move; determined: (g, p), the coefficients that the other rows determine. One that is neither determined nor moved may
+    have any value."""
+
+    direction: np.ndarray
+    moved: np.ndarray
+    determined: np.ndarray
+
+    @property
+    def proved(self) -> np.ndarray:
+        """Which groups are separated, (g,)."""
+        return np.asarray(self.direction.any(axis=1))
+
+    @classmethod
+    def none(cls, g: int, n: int, p: int) -> Separated:
+        """Nothing proved."""
+        return cls(np.zeros((g, p)), np.zeros(n, bool), np.ones((g, p), bool))
+
+    def only(self, which: np.ndarray, sizes: np.ndarray) -> Separated:
+        """The proofs of the groups flagged by `which` (g,); sizes: (g,), their rows."""
+        return Separated(self.direction[which], self.moved[np.repeat(which, sizes)], self.determined[which])
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of positive weight of g groups, one group after the other. X: (n, p); side: (n,), the sign of a row's infinite
+    optimum, 0 where it is finite; sizes: (g,), none of them 0; free: (g, p), coefficients that are neither aliased nor
+    penalized."""
+
+    X: np.ndarray
+    side: np.ndarray
+    sizes: np.ndarray
+    free: np.ndarray
+
+    @property
+    def starts(self) -> np.ndarray:
+        return np.cumsum(self.sizes) - self.sizes
+
+    @property
+    def owner(self) -> np.ndarray:
+        """The group of every row, (n,)."""
+        return np.repeat(np.arange(len(self.sizes)), self.sizes)
+
+    def change(self, direction: np.ndarray) -> np.ndarray:
+        """How far each row's eta goes along its group's direction (g, p)."""
+        return np.einsum("np,np->n", self.X, direction[self.owner])
+
+
+def polish(rows: Rows, direction: np.ndarray, moved: np.ndarray | None = None) -> Separated:
+    """Turn directions (g, p) that separate up to rounding into ones that do, where they do.
+
+    moved: (n,), the rows that they move, where that is known.
+    """
+    free, owner = rows.free, rows.owner
+    reach = np.maximum.reduceat(np.abs(rows.X), rows.starts)
+    size = np.where(free & (reach > 0), reach, 1.0)
+    rows = Rows(np.where(free[owner], rows.X / size[owner], 0.0), rows.side, rows.sizes, free)
+    start = np.where(free, direction * size, 0.0)
+    if moved is None:
+        change = np.abs(rows.change(start))
+        moved = change > MOVED * np.maximum.reduceat(change, rows.starts)[owner]
+    factor = _triangles(rows.X, owner, ~moved, len(free))
+    blind = _unseen(factor, free)
+    exact = _without_leftovers(rows, factor, start, moved, _projected(blind, start))
+    proved = _separates(rows, moved, exact)
+    exact /= np.max(np.abs(exact), axis=1, keepdims=True, initial=1e-300)
+    return Separated(
+        np.where(proved[:, None], exact / size, 0.0),
+        moved & proved[owner],
+        ~(np.abs(blind) > SEEN).any(axis=2) | ~proved[:, None],
+    )
+
+
+def _without_leftovers(rows: Rows, factor: np.ndarray, start: np.ndarray, moved: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """The exact directions without small components, which are leftovers of the iteration unless a direction needs them."""
+    exact, free = exact.copy(), rows.free.copy()
+    size = np.abs(exact)
+    small = (size > 0) & (size <= LEFTOVER * size.max(axis=1, keepdims=True, initial=0.0))
+    smallest_first = np.argsort(np.where(small, size, np.inf), axis=1)
+    for rank in range(int(small.sum(axis=1).max(initial=0))):
+        groups = np.flatnonzero(small.sum(axis=1) > rank)
+        fewer = free[groups]
+        fewer[np.arange(len(groups)), smallest_first[groups, rank]] = False
+        without = exact.copy()
+        without[groups] = _projected(_unseen(factor[groups], fewer), start[groups])
+        good = _separates(rows, moved, without)[groups]
+        exact[groups[good]], free[groups[good]] = without[groups[good]], fewer[good]
+    return exact
+
+
+def _separates(rows: Rows, moved: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Whether directions move every moved row towards its infinite optimum, (g,); the others they cannot see."""
+    along = np.where(moved, rows.side * rows.change(direction), np.inf)
+    least = np.minimum.reduceat(along, rows.starts)
+    return (least > 0) & np.isfinite(least) & np.isfinite(direction).all(axis=1)
+
+
+def _triangles(X: np.ndarray, owner: np.ndarray, which: np.ndarray, g: int) -> np.ndarray:
+    """Triangular factors (g, p, p) of those rows of each group that are flagged by `which`."""
+    p = X.shape[1]
+    factor = np.zeros((g, p, p))
+    sizes = np.bincount(owner[which], minlength=g)
+    ends = np.cumsum(sizes)
+    index = np.flatnonzero(which)
+    for groups, padded in _alike(sizes, p):
+        within = np.arange(padded)
+        inside = within < sizes[groups][:, None]
+        place = np.where(inside, (ends - sizes)[groups][:, None] + within, 0)
+        packed = np.where(inside[:, :, None], X[index[place]], 0.0)
+        factor[groups] = np.linalg.qr(packed, mode="r")
+    return factor
+
+
+def _alike(sizes: np.ndarray, p: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Groups that have rows, in portions, and the number of rows, at least p, to which theirs are padded."""
+    padded = np.maximum(p, 2 ** np.ceil(np.log2(np.maximum(sizes, 1))).astype(np.int64))
+    for size in np.unique(padded[sizes > 0]):
+        groups = np.flatnonzero((padded == size) & (sizes > 0))
+        portion = max(1, NUMBERS // int(size * p))
+        for first in range(0, len(groups), portion):
+            yield groups[first : first + portion], int(size)
+
+
+def _unseen(factor: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """An orthonormal basis of the vectors in the free coordinates that the rows with these triangular factors cannot see, in
+    columns of (g, p, p), the others being zero."""
+    held = np.where(free, 0.0, 1.0)[:, None, :] * np.eye(free.shape[1])  # a row that sees the coordinate
+    _, values, right = np.linalg.svd(np.concatenate([factor * free[:, None, :], held], axis=1), full_matrices=False)
+    blind = values <= BLIND * np.maximum(values.max(axis=1, keepdims=True, initial=0.0), 1.0)
+    return np.swapaxes(right * (blind[:, :, None] & free[:, None, :]), 1, 2)
+
+
+def _projected(basis: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """The part (g, p) of directions that lies in what is spanned by each basis."""
+    return np.matmul(basis, np.matmul(direction[:, None, :], basis).swapaxes(1, 2))[:, :, 0]
