@@ -2,7 +2,8 @@
 
 A fit of millions of rows leaves no other fits to keep the other cores busy. So its rows are cut into shares, and each sum over
 rows is taken share by share, in threads (`rows.Shares`); what follows from the sums is small. The functions are those of the
-plain pass; only its loop runs on the host.
+plain pass; only its loop runs on the host. The design stays in the user's memory where `irls.borrowed` can read it there, and
+is copied into chunks elsewhere.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from jaxglm.designs import Dense
 from jaxglm.family import Family
+from jaxglm.irls.borrowed import MOST_COLUMNS, available, lend
 from jaxglm.irls.plain import solve_plain
 from jaxglm.irls.problem import pose, typed
 from jaxglm.irls.solution import Solution
@@ -55,20 +57,29 @@ def solve_large(task: Task, group: int) -> Solution:
 def _share(task: Task, group: int, family: Family, rows: int, count: int, positions: range) -> Rows:
     """Some rows of a group, in so many chunks of so many rows, made ready."""
     picked = piece(task.source, group, positions)
-    y, weights = (_chunked(values, rows, count, task.dtype) for values in (picked.y, picked.weights))
-    offset = None if picked.offset is None else _chunked(picked.offset, rows, count, task.dtype)
-    X = zeros((count, picked.X.shape[1], rows), task.dtype)
+    used = Chunks(jnp.zeros((), jnp.int32), jnp.asarray(-(-len(picked.y) // rows), jnp.int32))
+    of_rows = (picked.y, picked.weights, picked.offset)
+    chunked: list[Any] = [None if values is None else _chunked(values, rows, count, task.dtype) for values in of_rows]
+    if _can_be_lent(picked.X, task.dtype):
+        return replace(_prepared(family, Rows(None, *chunked), used), design=lend(picked.X, rows, count))
+    X: Any = zeros((count, picked.X.shape[1], rows), task.dtype)
     n, full = len(picked.y), len(picked.y) // rows
     with np.errstate(over="ignore", invalid="ignore"):
-        X[:full] = np.swapaxes(picked.X[: full * rows].reshape(full, rows, -1), 1, 2)
+        X[:full] = np.swapaxes(picked.X[: full * rows].reshape(full, rows, X.shape[1]), 1, 2)
         if n > full * rows:
             X[full, :, : n - full * rows] = picked.X[full * rows :].T
         broken = None if np.isfinite(X.sum()) else ~np.isfinite(X).all(axis=1)
     if broken is not None:
-        y, X = np.where(broken, np.nan, y), np.where(broken[:, None, :], 0.0, X)
-    used = Chunks(jnp.zeros((), jnp.int32), jnp.asarray(-(-n // rows), jnp.int32))
-    parts: list[Any] = [X, y, weights, offset]
-    return _prepared(family, Rows(Dense(parts[0]), *parts[1:]), used)
+        chunked[0], X = np.where(broken, np.nan, chunked[0]), np.where(broken[:, None, :], 0.0, X)
+    # The design is put in here, since a program would copy it.
+    return replace(_prepared(family, Rows(None, *chunked), used), design=Dense(X))
+
+
+def _can_be_lent(X: np.ndarray, dtype: Any) -> bool:
+    """Whether a design can stay where it is: its rows are of the arithmetic's type, one number after the other, and finite."""
+    in_place = X.dtype == dtype and X.strides[1] == X.itemsize and X.shape[1] <= MOST_COLUMNS and X.base is not None
+    with np.errstate(over="ignore", invalid="ignore"):
+        return in_place and available(X.dtype.name) and bool(np.isfinite(X.sum()))
 
 
 def _chunked(values: np.ndarray, rows: int, count: int, dtype: Any) -> np.ndarray:

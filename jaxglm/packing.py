@@ -165,10 +165,15 @@ def _chosen(X: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 def piece(source: Source, group: int, positions: range) -> Picked:
     """Rows of one group that lie one after the other; where they do so in memory, it is only looked at."""
-    if isinstance(source, Stacked) and source.order is None:
-        part = slice(source.starts[group] + positions.start, source.starts[group] + positions.stop)
-        weights = np.ones(len(positions)) if source.weights is None else source.weights[part]
-        return Picked(source.X[part], source.y[part], weights, None if source.offset is None else source.offset[part])
+    if isinstance(source, Stacked):
+        first, count = int(source.starts[group]) + positions.start, len(positions)
+        if source.order is not None:
+            index = source.order[first : first + count]
+            first = int(index[0]) if (np.diff(index) == 1).all() else -1
+        if first >= 0:
+            part = slice(first, first + count)
+            weights = np.ones(count) if source.weights is None else source.weights[part]
+            return Picked(source.X[part], source.y[part], weights, None if source.offset is None else source.offset[part])
     return source.pick(np.asarray(group), np.arange(positions.start, positions.stop))
 
 

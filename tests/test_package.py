@@ -29,8 +29,9 @@ LAYERS = [
     "irls.lasso irls.path irls.plain irls.solve irls.alike irls.blocks irls.many irls.ragged irls.joint irls.fused "
     "irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled irls.fused.kernel "
     "irls.fused.launch irls.fused.guard irls.lanes irls.lanes.code irls.lanes.functions irls.lanes.entries "
-    "irls.lanes.translate irls.lanes.program irls.lanes.kernel irls.lanes.machine irls.lanes.run irls.lanes.guard",
-    "check separation crossings packing task kernels large ends limits separated elastic_net fitting theta passes",
+    "irls.lanes.translate irls.lanes.program irls.lanes.kernel irls.lanes.machine irls.lanes.run irls.lanes.guard "
+    "irls.borrowed irls.borrowed.instructions irls.borrowed.calls irls.borrowed.design",
+    "check recession separation crossings packing task kernels large ends limits separated elastic_net fitting theta passes",
     "groups observations tails discovery missing wald profile residuals leverage sandwich bootstrap robust weights "
     "influence log_tails distributions quantile_residuals portions overdispersion zero_inflation verdict columns frames "
     "terms formula_parsing formula formula_variation prediction tables diagnostics summary storage hypotheses conclusions "
