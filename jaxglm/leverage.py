@@ -26,6 +26,7 @@ from jax import Array
 from jaxglm.designs import HIGHEST
 from jaxglm.family import Family
 from jaxglm.irls.working import working
+from jaxglm.limits import infinite_eta
 from jaxglm.linalg import cholesky
 from jaxglm.passes import over_fits
 from jaxglm.rows import Rows, Totals, fold
@@ -94,13 +95,32 @@ def known(result: Any) -> Known:
 
 def at_limits(result: Any) -> Task:
     """The task of a result, the rows that separated fits move to their limits left out: what they weigh there is nothing."""
-    task = result.task
-    if not result.solution.direction.any():
+    task, moved = result.task, moved_rows(result)
+    if moved is None:
         return task
     rows = result._rows()
-    weights = np.where(np.isinf(result._eta()), 0.0, rows.prior_weights())
+    weights = np.where(moved, 0.0, rows.prior_weights())
     own = {"own": replace(rows.own, drop=False)} if rows.own is not None else {}
     return replace(task, source=replace(task.source, weights=weights, **own))
+
+
+def moved_rows(result: Any) -> np.ndarray | None:
+    """Which rows separated fits move to their limits, in the rows' own shape; None where there are no such fits."""
+    direction = result.solution.direction
+    fits = np.flatnonzero(direction.any(axis=1))
+    if not len(fits):
+        return None
+    rows = result._rows()
+    moved = np.zeros(rows.shape, bool)
+    if rows.codes is None:
+        for part in fits:
+            X = rows.X if rows.X.ndim == 2 else rows.X[part]
+            X = X if rows.own is None else np.column_stack([X, rows.own.numbers(part)])
+            moved[part] = infinite_eta(X, direction[part]) != 0
+        return moved
+    inside = np.flatnonzero(np.isin(rows.codes, fits))
+    moved[inside] = infinite_eta(rows.X[inside], direction[rows.codes[inside]]) != 0
+    return moved
 
 
 def exact_root(rows: Rows, family: Family, known: Known) -> Array:

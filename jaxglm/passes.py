@@ -1,7 +1,7 @@
 """A pass over the rows of all fits, whose coefficients are known by now: what comes after fitting and needs the rows.
 
 What is asked of one fit's rows is a pure function of one fit, like all of the core, and `over_fits` maps it over the fits of
-any source, in the same blocks and the same threads as fitting, so that memory stays bounded.
+any source, by lanes of a CPU or in the same blocks and the same threads as fitting, so that memory stays bounded.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from jax import Array
 from jaxglm.designs import Dense
 from jaxglm.family import Family
 from jaxglm.fitting import arithmetic, calls_of, fits_in_a_call
+from jaxglm.irls import lanes
 from jaxglm.irls.blocks import CACHE, FEWEST_SHARED, MEMORY, default_device
+from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import typed
 from jaxglm.irls.ragged import over_blocks
-from jaxglm.packing import EMPTY, Call, Crossed, per_lane, placed, tiles
+from jaxglm.packing import EMPTY, Call, Crossed, lane_rows, per_lane, placed, tiles
 from jaxglm.rows import Rows
 from jaxglm.task import Task
 from jaxglm.threads import in_threads
@@ -49,6 +51,9 @@ def over_fits(one: Pass, task: Task, known: Any, which: np.ndarray | None = None
     """
     groups = np.flatnonzero(task.source.sizes > 0 if which is None else which & (task.source.sizes > 0))
     with arithmetic(task.device):
+        found = _by_lanes(one, task, known, groups)
+        if found is not None:
+            return found
         if isinstance(task.source, Crossed):
             size = fits_in_a_call(task.source, len(groups), default_device()) if len(groups) else 1
             parts = [groups[begin : begin + size] for begin in range(0, len(groups), size)]
@@ -58,6 +63,17 @@ def over_fits(one: Pass, task: Task, known: Any, which: np.ndarray | None = None
             parts = [call.members for call in calls]
             found = in_threads(partial(_ragged, one, task, known), calls, task.device)
         return _joined(one, task, known, zip(parts, found, strict=True))
+
+
+def _by_lanes(one: Pass, task: Task, known: Any, groups: np.ndarray) -> Any:
+    """The same by lanes of a CPU; None where these cannot."""
+    rows = lane_rows(task.source)
+    if rows is None or not len(groups):
+        return None
+    job = lanes.Job(rows, task.family, None, None, IRLS(), np.dtype(np.float64), one=one, known=known)
+    if not lanes.fits(job, rows.sizes[groups]).all() or lanes.available(job, default_device()):
+        return None
+    return lanes.ask(job, groups)
 
 
 def _joined(one: Pass, task: Task, known: Any, found: Any) -> Any:

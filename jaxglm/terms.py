@@ -15,6 +15,8 @@ import numpy as np
 
 from jaxglm.errors import did_you_mean, listed
 
+FEW = 1000  # rows that show of most columns that they are not constant
+
 
 @dataclass(frozen=True)
 class Term:
@@ -76,8 +78,10 @@ def _constant_columns(result: Any) -> list[bool]:
     """Which columns of a design hold one number alone, as an intercept does."""
     rows = result._rows()
     X = rows.X.reshape(-1, rows.X.shape[-1])
-    first = X[:1]
-    return [*np.all(first == X, axis=0), *([] if rows.own is None else [False])]
+    constant = np.all(X[:1] == X[:FEW], axis=0)
+    for column in np.flatnonzero(constant) if len(X) > FEW else ():
+        constant[column] = np.all(X[:, column] == X[0, column])
+    return [*constant, *([] if rows.own is None else [False])]
 
 
 def dropped(result: Any, term: Term) -> np.ndarray:

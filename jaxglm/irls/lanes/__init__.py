@@ -13,6 +13,6 @@ Fits that come out `undecided` are for the general path, which is also there whe
 """
 
 from jaxglm.irls.lanes.guard import available
-from jaxglm.irls.lanes.run import Job, Rows, fits, solve
+from jaxglm.irls.lanes.run import Job, Rows, ask, fits, solve
 
-__all__ = ["Job", "Rows", "available", "fits", "solve"]
+__all__ = ["Job", "Rows", "ask", "available", "fits", "solve"]

@@ -8,57 +8,76 @@ while the fit goes over them again and again. Strides are data, so one kernel se
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxglm.irls.lanes.code import DTYPES, KINDS, LLVM_TYPES, Code, Number, constant
 from jaxglm.irls.lanes.entries import of_one
-from jaxglm.irls.lanes.program import Shape, traced_prepare, traced_solve
+from jaxglm.irls.lanes.program import Shape, given_shapes, traced_prepare, traced_solve
 from jaxglm.irls.lanes.translate import LLVM_OF, Memory, Translator
-from jaxglm.irls.solution import Solution
 
 ATTRIBUTES = 'nounwind "prefer-vector-width"="512" "min-legal-vector-width"="512"'
 
 
 @dataclass(frozen=True)
+class Leaf:
+    """An array of a fit's results. kind: of its numbers, which are put away as float64, whole numbers of 64 bits, or flags."""
+
+    shape: tuple[int, ...]
+    kind: str
+
+    @property
+    def size(self) -> int:
+        """Numbers of a fit."""
+        return int(np.prod(self.shape, dtype=int))
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type in which they are put away."""
+        return np.dtype({"bool": np.bool_, "f64": np.float64, "f32": np.float64}.get(self.kind, np.int64))
+
+
+@dataclass(frozen=True)
 class Layout:
     """Where a kernel finds things. lanes: fits side by side; chunk: numbers a lane in a chunk of rows; parameters, results:
-    numbers a lane; leaves: the shapes of the solution's fields."""
+    numbers a lane; leaves: the arrays of the results."""
 
     lanes: int
     chunk: int
     parameters: int
     results: int
-    leaves: tuple[tuple[int, ...], ...]
+    leaves: tuple[Leaf, ...]
 
 
 TABLE = ("blocks", "counts", "sizes", "starts", "order", "scratch", "shared")  # addresses at the head of the table
 ROWS = ("X", "y", "weights", "offset")  # each with an address and strides by group, row and column, in bytes
 
 
-def slots(shape: Shape) -> list[str]:
-    """The names of the table's entries, one after the other."""
+def slots(shape: Shape, results: int) -> list[str]:
+    """The names of the table's entries, one after the other; results: how many arrays come out."""
     names = list(TABLE)
     for role in ROWS:
         names += [f"{role}.{part}" for part in ("address", "group", "row", "column")]
     for index in range(len(widths(shape)) - shape.careful):  # a scale is found from the rows
         names += [f"parameter{index}.{part}" for part in ("address", "group", "column")]
-    return [*names, *(f"result.{field.name}" for field in fields(Solution))]
+    return [*names, *(f"result{index}" for index in range(results))]
 
 
 def widths(shape: Shape) -> list[int]:
-    """How many numbers each fit has of its own: of each of the family's parameters, penalty, start, and scale."""
-    return [1] * shape.family.num_leaves + [shape.p] * (shape.penalty + shape.start + shape.careful)
+    """How many numbers each fit has of its own: of each of the family's parameters, and of what is given."""
+    return [1] * shape.family.num_leaves + [int(np.prod(one, dtype=int)) for one in given_shapes(shape)]
 
 
-def written(shape: Shape, lanes: int) -> tuple[str, Layout]:
-    """The text of the kernel, whose function is called `run`, and its layout."""
-    solve, leaves = _solve(shape, lanes)
+def written(shape: Shape, lanes: int) -> tuple[str, Layout, Any]:
+    """The text of the kernel, whose function is called `run`, its layout, and the structure of what comes out."""
+    jaxpr, found = traced_solve(shape)
+    solve, leaves = _solve(shape, lanes, jaxpr)
     chunk = shape.chunk * (shape.loaded + 2 + (shape.offset is not None))
-    results = sum(int(np.prod(leaf, dtype=int)) for leaf in leaves)
+    results = sum(leaf.size for leaf in leaves)
     layout = Layout(lanes, chunk, sum(widths(shape)), results, leaves)
     run = _Run(shape, layout)
     run.write()
@@ -67,12 +86,11 @@ def written(shape: Shape, lanes: int) -> tuple[str, Layout]:
     head += f"ptr noalias readonly %parameters, ptr noalias %results) noinline {ATTRIBUTES} {{\nentry:"
     body = f"define void @run(i64 %begin, i64 %end, ptr %table) {ATTRIBUTES} {{\nentry:"
     text = "\n".join([*declared, head, *solve.lines, "  ret void", "}", body, *run.code.lines, "}"])
-    return text, layout
+    return text, layout, jax.tree.structure(found)
 
 
-def _solve(shape: Shape, lanes: int) -> tuple[Code, tuple[tuple[int, ...], ...]]:
-    """The function that fits one block."""
-    jaxpr, _ = traced_solve(shape)
+def _solve(shape: Shape, lanes: int, jaxpr: Any) -> tuple[Code, tuple[Leaf, ...]]:
+    """The function that fits one block, or says what is asked of it."""
     code, kind = Code(lanes), KINDS[np.dtype(shape.dtype)]
     code.scopes[0] = {}
     step = shape.chunk * (shape.loaded + 2 + (shape.offset is not None))
@@ -90,16 +108,18 @@ def _solve(shape: Shape, lanes: int) -> tuple[Code, tuple[tuple[int, ...], ...]]
     arguments += [rows(shape.loaded + place, ()) for place in range(2 + (shape.offset is not None))]
     arguments.append(of_one(Number("%count", "i32", True)))
     place = 0
-    for index, width in enumerate(widths(shape)):
+    shapes = [()] * shape.family.num_leaves + given_shapes(shape)
+    for width, of in zip(widths(shape), shapes, strict=True):
         numbers = np.empty(width, object)
         for j in range(width):
             numbers[j] = _load(code, "%parameters", place, kind)
             place += 1
-        arguments.append(numbers.reshape(()) if index < shape.family.num_leaves else numbers)
+        arguments.append(numbers.reshape(of))
     results = Translator(code).run(jaxpr, arguments)
     for place, number in enumerate(number for array in results for number in array.reshape(-1)):
         _store(code, number, place)
-    return code, tuple(array.shape for array in results)
+    kinds = (KINDS[np.dtype(value.aval.dtype)] for value in jaxpr.jaxpr.outvars)
+    return code, tuple(Leaf(array.shape, kind) for array, kind in zip(results, kinds, strict=True))
 
 
 def _load(code: Code, address: str, place: int, kind: str) -> Number:
@@ -131,7 +151,7 @@ class _Run:
 
     def write(self) -> None:
         code = self.code
-        for index, name in enumerate(slots(self.shape)):
+        for index, name in enumerate(slots(self.shape, len(self.layout.leaves))):
             pointer = code.write("ptr", True, f"getelementptr i64, ptr %table, i64 {index}")
             self.slot[name] = code.write("i64", True, f"load i64, ptr {pointer.text}, align 8")
         size = 8 * self.layout.lanes
@@ -199,7 +219,7 @@ class _Run:
         return code.write(kind, False, f"{call}{code.wide(inside)}, {values} zeroinitializer)")
 
     def load_parameters(self, groups: Number, used: Number, address: str) -> None:
-        """The family's parameters, penalty and start of a block's groups."""
+        """The family's parameters of a block's groups, and what is given of them."""
         code, place = self.code, 0
         for index, width in enumerate(widths(self.shape)[: -1 if self.shape.careful else None]):
             name = f"parameter{index}"
@@ -342,27 +362,23 @@ class _Run:
             code.label(there)
             code.scopes.append({})
             at = 0
-            for field, shape in zip(fields(Solution), self.layout.leaves, strict=True):
-                at = self.scatter(field.name, shape, at, group, lane, results)
+            for index, leaf in enumerate(self.layout.leaves):
+                at = self.scatter(f"result{index}", leaf, at, group, lane, results)
             code.scopes.pop()
             code.jump(skip)
             code.label(skip)
 
-    def scatter(self, name: str, shape: Sequence[int], at: int, group: Number, lane: Number, results: str) -> int:
-        """One field of one lane; returns where the next begins."""
-        code, size = self.code, int(np.prod(shape, dtype=int))
-        each = 1 if name in FLAGS else 8
+    def scatter(self, name: str, leaf: Leaf, at: int, group: Number, lane: Number, results: str) -> int:
+        """One array of one lane; returns where the next begins."""
+        code, size, each = self.code, leaf.size, leaf.dtype.itemsize
         begin = code.binary("mul", group, constant(size * each, "i64"))
-        target = self.pointer(code.binary("add", self.slot[f"result.{name}"], begin))
+        target = self.pointer(code.binary("add", self.slot[name], begin))
         for j in range(size):
             source = code.write("ptr", True, f"getelementptr i64, ptr {results}, i64 {(at + j) * code.lanes}")
             source = code.write("ptr", True, f"getelementptr i64, ptr {source.text}, i64 {lane.text}")
             value = code.write("i64", True, f"load i64, ptr {source.text}, align 8")
-            if name in FLAGS:
+            if each == 1:
                 value = code.convert("trunc", value, "i8")
             to = code.write("ptr", True, f"getelementptr {LLVM_TYPES[value.kind]}, ptr {target.text}, i64 {j}")
             code.lines.append(f"  store {LLVM_TYPES[value.kind]} {value.text}, ptr {to.text}, align {each}")
         return at + size
-
-
-FLAGS = frozenset(["spans_constant", "aliased", "undecided"])

@@ -1,7 +1,8 @@
 """What a lane computes: the functions of one fit, traced for translation.
 
 These are the functions that all other ways of fitting call: `Rows.prepared` for a row as it is loaded, `irls.plain` for the
-fit. What is special is only their shape. Rows come in chunks of a few, and a design adds up the triangle of its Gram matrix.
+fit; or, where fits are made and more is asked of their rows, any function of one fit. What is special is only their shape. Rows
+come in chunks of a few, and a design adds up the triangle of its Gram matrix.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class Shape:
     p: columns; chunk: rows of a chunk; dtype: of the arithmetic; shared: whether the design is that of all fits, but for a
     last column where there is an `own`; X, y, weights, offset, own: the types in which they lie in memory, None for what is
     not there; code: what stands for missing in `own`; drop: whether rows without a value of `own` are not there; ordered:
-    whether rows are looked up by an order; family: its structure; penalty, start: whether they are given; options.
+    whether rows are looked up by an order; family: its structure; penalty, start: whether they are given; options;
+    careful: see `run.Job`; one: what is asked of a fit's rows instead of a fit, a function of `Rows`, the family and what is
+    known, and known: the structure of the latter and the shapes of its leaves.
     """
 
     p: int
@@ -54,6 +57,8 @@ class Shape:
     start: bool
     options: IRLS
     careful: bool = False
+    one: Any = None
+    known: tuple[Any, tuple[tuple[int, ...], ...]] = (None, ())
 
     @property
     def loaded(self) -> int:
@@ -98,13 +103,23 @@ def prepare(shape: Shape, family: Family, scale: Array | None, row: Row) -> Row:
 def solve(shape: Shape, X: Array | None, own: Array | None, rows: Any, count: Array, family: Family, given: Any) -> Solution:
     """One fit. X: (T, p, chunk) of a shared design, own: (T, k, chunk) columns of the fit's own; rows: y, weights and offset
     (T, chunk); count: chunks that are filled; given: penalty, start and scale (p,), or None."""
-    y, weights, offset = rows
     penalty, start, scale = given
-    design: Any = _Chunked(X, own)
-    part = Rows(design, y, weights, offset, Chunks(jnp.zeros((), jnp.int32), count))
+    part = _rows(X, own, rows, count)
     scale = jnp.ones(shape.p, jnp.dtype(shape.dtype)) if scale is None else scale
     problem = pose(part, family, scale, penalty, start, watched=shape.careful)
     return solve_problem(problem, shape.options) if shape.careful else solve_plain(problem, shape.options)
+
+
+def ask(shape: Shape, X: Array | None, own: Array | None, rows: Any, count: Array, family: Family, given: Any) -> Any:
+    """What `shape.one` says of one fit; arguments as those of `solve`, given being the leaves of what is known."""
+    assert shape.one is not None
+    return shape.one(_rows(X, own, rows, count), family, jax.tree.unflatten(shape.known[0], given))
+
+
+def _rows(X: Array | None, own: Array | None, rows: Any, count: Array) -> Rows:
+    y, weights, offset = rows
+    design: Any = _Chunked(X, own)
+    return Rows(design, y, weights, offset, Chunks(jnp.zeros((), jnp.int32), count))
 
 
 @jax.tree_util.register_dataclass
@@ -150,20 +165,31 @@ def traced_prepare(shape: Shape) -> Any:
     return jax.make_jaxpr(partial(prepare, shape))(family, scale, row)
 
 
+def given_shapes(shape: Shape) -> list[tuple[int, ...]]:
+    """What each fit has of its own besides rows and its family's parameters, which are numbers: penalty, start and scale as
+    far as they are there; or all that is known."""
+    if shape.one is not None:
+        return list(shape.known[1])
+    return [(shape.p,)] * (shape.penalty + shape.start + shape.careful)
+
+
 def traced_solve(shape: Shape) -> tuple[Any, Any]:
-    """The jaxpr of `solve` and the shapes of its `Solution`: shared X, own columns, y, weights, offset as far as they are
-    there, then count, family leaves, penalty, start and scale."""
+    """The jaxpr of `solve`, or of `ask`, and the shapes of what comes out: shared X, own columns, y, weights, offset as far
+    as they are there, then count, family leaves, and what is given."""
     dtype = np.dtype(shape.dtype)
 
     def array(*more: int) -> Any:
         return jax.ShapeDtypeStruct(more, dtype)
 
     rows = tuple(array(NOMINAL, shape.chunk) if there else None for there in (True, True, shape.offset))
-    return jax.make_jaxpr(partial(solve, shape), return_shape=True)(
+    given: Any = tuple(array(shape.p) if there else None for there in (shape.penalty, shape.start, shape.careful))
+    if shape.one is not None:
+        given = [array(*one) for one in given_shapes(shape)]
+    return jax.make_jaxpr(partial(solve if shape.one is None else ask, shape), return_shape=True)(
         array(NOMINAL, shape.p - shape.loaded, shape.chunk) if shape.shared else None,
         array(NOMINAL, shape.loaded, shape.chunk) if shape.loaded else None,
         rows,
         jax.ShapeDtypeStruct((), np.int32),
         jax.tree.unflatten(shape.family, [array()] * shape.family.num_leaves),
-        tuple(array(shape.p) if there else None for there in (shape.penalty, shape.start, shape.careful)),
+        given,
     )

@@ -6,7 +6,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -14,12 +14,11 @@ import jax
 import numpy as np
 
 from jaxglm.family import Family
-from jaxglm.irls.lanes.code import KINDS
-from jaxglm.irls.lanes.kernel import FLAGS, Layout, slots, written
+from jaxglm.irls.lanes.code import DTYPES, KINDS
+from jaxglm.irls.lanes.kernel import Layout, slots, written
 from jaxglm.irls.lanes.machine import Compiled, called, compiled, vector_bytes
 from jaxglm.irls.lanes.program import Shape
 from jaxglm.irls.options import IRLS
-from jaxglm.irls.solution import Solution
 from jaxglm.threads import cores
 
 CHUNK = 4  # rows that are looked at together
@@ -60,7 +59,8 @@ class Rows:
 class Job:
     """Fits to be made: their rows; the family, penalty (p,) or (g, p) or None, and start likewise; the options; the type of
     the arithmetic; careful: whether with all precautions, by the factorization that the options name, or in the plain
-    pass."""
+    pass. Where fits are made already, `one` is what is asked of each, a function of `jaxglm.rows.Rows`, its family, and its
+    part of what is `known`, a pytree of arrays (g, ...)."""
 
     rows: Rows
     family: Family
@@ -69,15 +69,18 @@ class Job:
     options: IRLS
     dtype: Any
     careful: bool = False
+    one: Any = None
+    known: Any = None
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel for a `Shape`, compiled."""
+    """A kernel for a `Shape`, compiled. structure: of what comes out."""
 
     shape: Shape
     layout: Layout
     code: Compiled
+    structure: Any
 
 
 def shape_of(job: Job) -> Shape:
@@ -105,6 +108,8 @@ def shape_of(job: Job) -> Shape:
         start=job.start is not None,
         options=job.options,
         careful=job.careful,
+        one=job.one,
+        known=(jax.tree.structure(job.known), tuple(np.shape(leaf)[1:] for leaf in jax.tree.leaves(job.known))),
     )
 
 
@@ -112,8 +117,8 @@ def shape_of(job: Job) -> Shape:
 def kernel(shape: Shape) -> Kernel:
     """The kernel of a shape."""
     with jax.enable_x64(True):
-        text, layout = written(shape, vector_bytes() // np.dtype(shape.dtype).itemsize)
-    return Kernel(shape, layout, compiled(text, "run"))
+        text, layout, structure = written(shape, vector_bytes() // np.dtype(shape.dtype).itemsize)
+    return Kernel(shape, layout, compiled(text, "run"), structure)
 
 
 def fits(job: Job, size: np.ndarray) -> np.ndarray:
@@ -121,8 +126,17 @@ def fits(job: Job, size: np.ndarray) -> np.ndarray:
     return size * (job.rows.p + 3) * 8 <= MOST
 
 
-def solve(job: Job, found: Solution, groups: np.ndarray, progress: Callable[[int], None] | None = None) -> None:
-    """Fit some groups, and put their solutions into the arrays of `found`; progress is told how many are done."""
+def ask(job: Job, groups: np.ndarray) -> Any:
+    """What `job.one` says of some groups, a pytree of arrays (g, ...), zero for others."""
+    made, g = kernel(shape_of(job)), len(job.rows.sizes)
+    leaves = [np.zeros((g, *leaf.shape), leaf.dtype) for leaf in made.layout.leaves]
+    solve(job, leaves, groups)
+    kinds = (DTYPES[leaf.kind] for leaf in made.layout.leaves)
+    return jax.tree.unflatten(made.structure, [leaf.astype(kind, copy=False) for leaf, kind in zip(leaves, kinds, strict=True)])
+
+
+def solve(job: Job, found: Any, groups: np.ndarray, progress: Callable[[int], None] | None = None) -> None:
+    """Fit some groups, and put what comes out into the arrays of `found`; progress is told how many are done."""
     made = kernel(shape_of(job))
     table, kept = _table(job, made, found)
     lanes, chunk = made.layout.lanes, made.shape.chunk
@@ -162,10 +176,10 @@ def _ranges(counts: np.ndarray) -> Iterator[range]:
         yield range(int(begin), int(end))
 
 
-def _table(job: Job, made: Kernel, found: Solution) -> tuple[dict[str, int], list[np.ndarray]]:
+def _table(job: Job, made: Kernel, found: Any) -> tuple[dict[str, int], list[np.ndarray]]:
     """Addresses and strides by name, and the arrays that have to be kept."""
     rows, shape = job.rows, made.shape
-    table = dict.fromkeys(slots(shape), 0)
+    table = dict.fromkeys(slots(shape, len(made.layout.leaves)), 0)
     kept: list[np.ndarray] = []
 
     def put(name: str, values: np.ndarray, **strides: int) -> None:
@@ -194,16 +208,16 @@ def _table(job: Job, made: Kernel, found: Solution) -> tuple[dict[str, int], lis
     leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(job.family)]
     for index, leaf in enumerate(leaves):
         put(f"parameter{index}", leaf, group=leaf.strides[0] if leaf.ndim else 0)
-    for index, vector in enumerate(vector for vector in (job.penalty, job.start) if vector is not None):
+    given = [vector for vector in (job.penalty, job.start) if vector is not None]
+    known = [np.asarray(leaf, np.float64).reshape(len(leaf), -1) for leaf in jax.tree.leaves(job.known)]
+    for index, vector in enumerate(known if job.one is not None else given):
         values = np.ascontiguousarray(vector, np.float64)
         group = values.strides[0] if values.ndim == 2 else 0
         put(f"parameter{len(leaves) + index}", values, group=group, column=8)
-    for field in fields(Solution):
-        values = getattr(found, field.name)
-        wanted = 1 if field.name in FLAGS else 8
+    for index, (of, values) in enumerate(zip(made.layout.leaves, jax.tree.leaves(found), strict=True)):
         assert values.flags.c_contiguous
-        assert values.itemsize == wanted
-        table[f"result.{field.name}"] = values.ctypes.data
+        assert values.itemsize == of.dtype.itemsize
+        table[f"result{index}"] = values.ctypes.data
     return table, kept
 
 
