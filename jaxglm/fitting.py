@@ -93,7 +93,8 @@ def fit(task: Task, progress: Progress | None = None, plain: bool = True, limits
             return reported(found)
         if plain or task.options.factorization != "auto":
             rest = groups if task.options.factorization != "auto" else _by_lanes(task, found, groups, None, progress)
-            (_plain_crossed if isinstance(task.source, Crossed) else _plain)(task, found, rest, progress)
+            if len(rest):
+                (_plain_crossed if isinstance(task.source, Crossed) else _plain)(task, found, rest, progress)
             undecided = groups[found.undecided[groups]]
             # Where not even one step was taken, normal equations could not be trusted.
             tried = undecided[(found.n_iterations[undecided] > 0) | (task.dtype != np.float64)]
@@ -288,8 +289,9 @@ def as_numbers(values: Any, code: int | None, dtype: Any) -> Any:
 
 def _plain_crossed(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> None:
     """The plain pass over fits with equally many rows."""
-    source = task.source
-    assert isinstance(source, Crossed)
+    assert isinstance(task.source, Crossed)
+    source = task.source.read
+    task = replace(task, source=source)
     size = fits_in_a_call(source, len(groups), default_device())
     parts = [groups[begin : begin + size] for begin in range(0, len(groups), size)]
     done = 0

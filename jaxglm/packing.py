@@ -55,7 +55,7 @@ class Source(Protocol):
 @dataclass(frozen=True)
 class Stacked:
     """Rows in one table. X: (N, p); y: (N,); weights, offset: (N,) or None; order: (M,) row numbers sorted by group, or
-    None where the rows are; starts, sizes: (g,)."""
+    None where the rows are; starts, sizes: (g,); gone: (p,), columns that are read as zeros, or None."""
 
     X: np.ndarray
     y: np.ndarray
@@ -64,6 +64,7 @@ class Stacked:
     order: np.ndarray | None
     starts: np.ndarray
     sizes: np.ndarray
+    gone: np.ndarray | None = None
 
     @property
     def p(self) -> int:
@@ -74,10 +75,10 @@ class Stacked:
         index = index if self.order is None else self.order[index]
         weights = np.ones(index.shape) if self.weights is None else self.weights[index]
         offset = None if self.offset is None else self.offset[index]
-        return Picked(self.X[index], self.y[index], weights, offset)
+        return Picked(_read(self.X[index], self.gone), self.y[index], weights, offset)
 
     def only(self, columns: np.ndarray) -> Stacked:
-        return replace(self, X=_chosen(self.X, columns))
+        return replace(self, X=_chosen(_read(self.X, self.gone), columns), gone=None)
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Features:
 @dataclass(frozen=True)
 class Crossed:
     """Every group has n rows. X: (n, p), shared, or (g, n, p); y, weights, offset: (n,) or (g, n), the latter two also None;
-    own: a last column of each group's own beside a shared X, or None."""
+    own: a last column of each group's own beside a shared X, or None; gone: columns of X that are read as zeros, or None."""
 
     X: np.ndarray
     y: np.ndarray
@@ -124,10 +125,16 @@ class Crossed:
     offset: np.ndarray | None
     g: int
     own: Features | None = None
+    gone: np.ndarray | None = None
 
     @property
     def p(self) -> int:
         return self.X.shape[-1] + (self.own is not None)
+
+    @property
+    def read(self) -> Crossed:
+        """The same with zeros where they are read."""
+        return self if self.gone is None else replace(self, X=_read(self.X, self.gone), gone=None)
 
     @property
     def sizes(self) -> np.ndarray:
@@ -139,7 +146,7 @@ class Crossed:
         def rows(values: np.ndarray) -> np.ndarray:
             return values[groups, positions] if values.ndim == 2 else values[positions]
 
-        X = self.X[positions] if self.X.ndim == 2 else self.X[groups, positions]
+        X = _read(self.X[positions] if self.X.ndim == 2 else self.X[groups, positions], self.gone)
         weights = np.ones(positions.shape) if self.weights is None else rows(self.weights)
         if self.own is not None:
             X = np.concatenate([X, self.own.numbers((groups, positions))[..., None]], axis=-1)
@@ -147,6 +154,8 @@ class Crossed:
         return Picked(X, rows(self.y), weights, None if self.offset is None else rows(self.offset))
 
     def only(self, columns: np.ndarray) -> Crossed:
+        if self.gone is not None:
+            return self.read.only(columns)
         if self.own is None:
             return replace(self, X=_chosen(self.X, columns))
         shared, weights = columns[columns < self.p - 1], self.weights
@@ -158,6 +167,11 @@ class Crossed:
         return replace(self, X=X, weights=weights, own=None)
 
 
+def _read(X: np.ndarray, gone: np.ndarray | None) -> np.ndarray:
+    """X (..., p) as it is read."""
+    return X if gone is None else np.where(gone, 0.0, X)
+
+
 def _chosen(X: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Some columns of X (..., p), or one of zeros."""
     return X[..., columns] if len(columns) else np.zeros((*X.shape[:-1], 1))
@@ -165,7 +179,7 @@ def _chosen(X: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 def piece(source: Source, group: int, positions: range) -> Picked:
     """Rows of one group that lie one after the other; where they do so in memory, it is only looked at."""
-    if isinstance(source, Stacked):
+    if isinstance(source, Stacked) and source.gone is None:
         first, count = int(source.starts[group]) + positions.start, len(positions)
         if source.order is not None:
             index = source.order[first : first + count]
@@ -190,7 +204,7 @@ def lane_rows(source: Source) -> Rows | None:
     """The rows of a source, where they are, as lanes of a CPU look them up; None where they lie nowhere, but are made."""
     if isinstance(source, Stacked):
         weights = None if source.weights is None else np.asarray(source.weights)
-        return Rows(source.X, source.y, weights, source.offset, source.starts, source.sizes, source.order)
+        return Rows(source.X, source.y, weights, source.offset, source.starts, source.sizes, source.order, gone=source.gone)
     if not isinstance(source, Crossed):
         return None
     own, code, drop = None, None, False
@@ -198,7 +212,8 @@ def lane_rows(source: Source) -> Rows | None:
         own, code, drop = source.own.values, source.own.code, source.own.drop
     nowhere, sizes = np.zeros(source.g, np.int64), source.sizes
     shared = source.X.ndim == 2
-    return Rows(source.X, source.y, source.weights, source.offset, nowhere, sizes, None, own, code, drop, shared)
+    rows = Rows(source.X, source.y, source.weights, source.offset, nowhere, sizes, None, own, code, drop, shared)
+    return replace(rows, gone=source.gone)
 
 
 def owners(stacked: Stacked) -> np.ndarray:

@@ -1,8 +1,8 @@
 """A result's models fitted again without some of their columns.
 
-Every group loses the same columns, so one call of the engine makes all reduced fits. On a CPU the columns are set to zero,
-which keeps the shape and with it the compiled programs of the original fit (the engine leaves columns of zeros out); kernels
-of a GPU get a narrower design.
+Every group loses the same columns, so one call of the engine makes all reduced fits. On a CPU the columns are read as zeros,
+which copies nothing and keeps the shape, and with it the compiled programs of the original fit (the engine leaves columns of
+zeros out); kernels of a GPU get a narrower design.
 
 Where there are very many rows, a fit starts from the constrained optimum of the quadratic that the original estimates and
 their covariance make of the likelihood, b - C_d (C_dd)^-1 b_d for the columns d that are dropped (Lawless and Singhal 1978);
@@ -50,10 +50,10 @@ def without(result: Any, gone: np.ndarray) -> Solution:
         return _padded(jax.tree.map(lambda leaf: leaf[null.which], null.solution), gone)
     columns = gone[:-1] if own else gone
     narrow = (own or not zeroed(task)) and not columns.all()
-    X = source.X[..., ~columns] if narrow else _without(source.X, columns)
     kept = ~gone if narrow else np.ones(len(gone), bool)
     start = constrained(result.solution, gone)[:, kept] if source.X.size >= PAYS and zeroed(task) else None
-    smaller = replace(task, source=replace(source, X=X), start=None)
+    rest = replace(source, X=source.X[..., ~columns]) if narrow else replace(source, gone=columns)
+    smaller = replace(task, source=rest, start=None)
     return _padded(_fit(smaller, start), gone)
 
 
@@ -65,7 +65,7 @@ def _without(X: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 
 def zeroed(task: Task) -> bool:
-    """Whether columns are set to zero rather than left out."""
+    """Whether columns are read as zeros rather than left out."""
     return bool((task.device or default_device()).platform == "cpu")
 
 

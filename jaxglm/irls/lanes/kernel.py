@@ -53,7 +53,8 @@ class Layout:
     leaves: tuple[Leaf, ...]
 
 
-TABLE = ("blocks", "counts", "sizes", "starts", "order", "scratch", "shared")  # addresses at the head of the table
+# Addresses at the head of the table; and in the bits of a number, which columns are read as zeros.
+TABLE = ("blocks", "counts", "sizes", "starts", "order", "scratch", "shared", "gone")
 ROWS = ("X", "y", "weights", "offset")  # each with an address and strides by group, row and column, in bytes
 
 
@@ -335,7 +336,9 @@ class _Run:
             kind = KINDS[np.dtype(shape.own or shape.X)]
             for j in range(shape.loaded):
                 more = code.binary("mul", self.slot["X.column"], constant(j, "i64"))
-                number = self.gather(code.binary("add", base, more), kind, inside)
+                bit = code.binary("and", self.slot["gone"], constant(1 << j, "i64"))
+                there = code.binary("and", inside, code.binary("icmp eq", bit, constant(0, "i64"), "bool"))
+                number = self.gather(code.binary("add", base, more), kind, there)
                 columns[j] = number if shape.own else self.arithmetic(number)
             out.append(columns)
         for role, given in (("y", shape.y), ("weights", shape.weights), ("offset", shape.offset)):

@@ -34,7 +34,7 @@ class Rows:
     X: (N, p), (g, n, p), or (n, p) that all fits share; y, weights, offset: (N,), (g, n) or (n,), the latter two also None;
     own: (g, n), a last column of each fit's own beside a shared X, or None, where `code` stands for missing, and rows that
     miss it are not there if `drop`; shared: whether X is shared; starts, sizes: (g,), the rows of each fit, after
-    `order` (M,), the numbers of rows sorted by group, or None.
+    `order` (M,), the numbers of rows sorted by group, or None; gone: columns of X that are read as zeros, or None.
     """
 
     X: np.ndarray
@@ -48,6 +48,7 @@ class Rows:
     code: int | None = None
     drop: bool = False
     shared: bool = False
+    gone: np.ndarray | None = None
 
     @property
     def p(self) -> int:
@@ -193,7 +194,7 @@ def _table(job: Job, made: Kernel, found: Any) -> tuple[dict[str, int], list[np.
             kept.append(whole)
             table[name] = whole.ctypes.data
     if rows.shared:
-        kept.append(_in_chunks(rows.X, shape))
+        kept.append(_in_chunks(rows.X if rows.gone is None else np.where(rows.gone, 0.0, rows.X), shape))
         table["shared"] = kept[-1].ctypes.data
     if rows.own is not None:
         own = _readable(rows.own)
@@ -201,6 +202,7 @@ def _table(job: Job, made: Kernel, found: Any) -> tuple[dict[str, int], list[np.
     elif not rows.shared:
         X = _readable(rows.X)
         put("X", X, group=X.strides[0] if X.ndim == 3 else 0, row=X.strides[-2], column=X.strides[-1])
+        table["gone"] = 0 if rows.gone is None else sum(1 << int(j) for j in np.flatnonzero(rows.gone))
     for name, values in (("y", rows.y), ("weights", rows.weights), ("offset", rows.offset)):
         if values is not None:
             values = _readable(values)
