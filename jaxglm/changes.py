@@ -32,6 +32,28 @@ Piece = Callable[[Any, np.ndarray], Setting]  # from which rows, and their X, to
 
 
 @dataclass(frozen=True)
+class Along:
+    """A slope's piece where all rows move in one direction, (p,)."""
+
+    direction: np.ndarray
+
+    def __call__(self, part: Any, X: np.ndarray) -> Setting:
+        return Setting(self.direction, 0.0)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A comparison's piece where columns are left as they are, shifted, or the same for all rows: those of X that are kept, and
+    what is added, both (p,)."""
+
+    keep: np.ndarray
+    add: np.ndarray
+
+    def __call__(self, part: Any, X: np.ndarray) -> Setting:
+        return Setting(np.where(self.keep, X, 0.0) + self.add, 0.0)
+
+
+@dataclass(frozen=True)
 class Change:
     """What is averaged: the mean at `high` less that at `low`, or, of a slope, its derivative in the direction `high` at the
     rows as they are."""
@@ -74,31 +96,17 @@ def of_columns(result: Any, variables: Any) -> list[Change]:
     made = []
     for name, change in _wanted(variables, names, [term.name for term in terms_of(result) if term.factors], "column").items():
         j = names.index(name)
+        column, everything = np.eye(len(names))[j], np.ones(len(names), bool)
         if change is None:
-            made.append(Change(name, "slope", _along(j)))
+            made.append(Change(name, "slope", Along(column)))
             continue
         pair = _pair(name, change)
         if pair is None:
-            made.append(Change(name, f"+{change:g}", _shifted(j, change), _as_it_is))
+            made.append(Change(name, f"+{change:g}", Columns(everything, change * column), Columns(everything, 0.0 * column)))
         else:
-            made.append(Change(name, f"{pair[1]:g} - {pair[0]:g}", _at(j, pair[1]), _at(j, pair[0])))
+            low, high = (Columns(column == 0, float(value) * column) for value in pair)
+            made.append(Change(name, f"{pair[1]:g} - {pair[0]:g}", high, low))
     return made
-
-
-def _along(j: int) -> Piece:
-    return lambda part, X: Setting(np.eye(X.shape[-1])[j], 0.0)
-
-
-def _as_it_is(part: Any, X: np.ndarray) -> Setting:
-    return Setting(X, 0.0)
-
-
-def _shifted(j: int, by: float) -> Piece:
-    return lambda part, X: Setting(X + by * np.eye(X.shape[-1])[j], 0.0)
-
-
-def _at(j: int, value: float) -> Piece:
-    return lambda part, X: Setting(np.where(np.arange(X.shape[-1]) == j, value, X), 0.0)
 
 
 def of_variables(design: Any, frame: Any, variables: Any) -> list[Change]:
@@ -137,7 +145,8 @@ def _levels(design: Any, frame: Any, name: str, change: Any) -> list[Change]:
         pairs = [(pair[0], pair[1])]
     used = list(dict.fromkeys(level for pair in pairs for level in pair))
     part = variation.about(design, name)
-    at = dict(zip(used, [_put(one, part.columns) for one in _varied(part.spec, frame, name, used)], strict=True))
+    settings = _varied(part.spec, frame, name, used)
+    at = dict(zip(used, [_put(len(design.names), one, part.columns) for one in settings], strict=True))
     return [Change(name, f"{_label(high)} - {_label(low)}", at[high], at[low]) for low, high in pairs]
 
 
@@ -150,19 +159,19 @@ def _number(design: Any, frame: Any, name: str, change: Any) -> Change:
     from jaxglm import formula_variation as variation
     from jaxglm import frames
 
-    values, part = frames.numeric(frame, name, "data"), variation.about(design, name)
+    values, part, p = frames.numeric(frame, name, "data"), variation.about(design, name), len(design.names)
     if change is not None:
         pair = _pair(name, change)
         low, high = (values, values + change) if pair is None else pair
         label = f"+{change:g}" if pair is None else f"{high:g} - {low:g}"
         below, above = _varied(part.spec, frame, name, [np.zeros_like(values) + end for end in (low, high)])
-        return Change(name, label, _put(above, part.columns), _put(below, part.columns))
+        return Change(name, label, _put(p, above, part.columns), _put(p, below, part.columns))
     if variation.is_linear_in(design, name):
         none, one = _varied(part.spec, frame, name, [np.zeros_like(values), np.ones_like(values)])
         slope = Setting(one.X - none.X, one.offset - none.offset)
     else:
         slope = _derivative(part.spec, frame, name, values)
-    return Change(name, "slope", _put(slope, part.columns, among_zeros=True))
+    return Change(name, "slope", _put(p, slope, part.columns, among_zeros=True))
 
 
 def _derivative(design: Any, frame: Any, name: str, values: np.ndarray) -> Setting:
@@ -194,9 +203,14 @@ def _varied(design: Any, frame: Any, name: str, settings: list[Any]) -> list[Set
     return [Setting(one.X, one.offset - known) for one in variation.varied(design, frame, name, settings)]
 
 
-def _put(changed: Setting, columns: np.ndarray, among_zeros: bool = False) -> Piece:
+def _put(p: int, changed: Setting, columns: np.ndarray, among_zeros: bool = False) -> Piece:
     """Pieces of a table's rows with some of their columns changed, the others as they are, or zeros in a derivative. Rows that
     many fits share are given once."""
+    first = changed.X[:1]
+    if len(first) and np.all(first == changed.X) and not np.any(changed.offset):
+        add = np.zeros(p)
+        add[columns] = first[0]
+        return Along(add) if among_zeros else Columns(~np.isin(np.arange(p), columns), add)
 
     def piece(part: Any, X: np.ndarray) -> Setting:
         shared = X.ndim == 3

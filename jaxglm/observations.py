@@ -123,8 +123,12 @@ class Observations:
         """The same, rows with codes sorted by them."""
         return self.source(None if self.codes is None else sort_rows(self.codes, self.g))
 
-    def pieces(self) -> Iterator[tuple[Any, np.ndarray]]:
-        """All rows, some at a time: which (an index into row-wise quantities) and their X, (m, p), or (b, n, p) of b fits."""
+    def pieces(self, fits: np.ndarray | None = None) -> Iterator[tuple[Any, np.ndarray]]:
+        """All rows, or those of some fits, some at a time: which (an index into row-wise quantities) and their X, (m, p), or
+        (b, n, p) of b fits."""
+        if fits is not None:
+            yield from self._pieces_of(fits)
+            return
         if self.codes is not None:
             for begin in range(0, len(self.codes) if self.g else 0, PIECE):
                 yield slice(begin, begin + PIECE), self.X[begin : begin + PIECE]
@@ -134,6 +138,19 @@ class Observations:
         for begin in range(0, self.g, size):
             part = slice(begin, min(begin + size, self.g))
             X = np.broadcast_to(self.X, (part.stop - begin, n, p)) if self.X.ndim == 2 else self.X[part]
+            yield part, X if self.own is None else np.concatenate([X, self.own.numbers(part)[..., None]], axis=-1)
+
+    def _pieces_of(self, fits: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        if self.codes is not None:
+            index = np.flatnonzero(np.isin(self.codes, fits))
+            for begin in range(0, len(index), PIECE):
+                part = index[begin : begin + PIECE]
+                yield part, self.X[part]
+            return
+        size = max(1, PIECE // max(1, self.X.shape[-2]))
+        for begin in range(0, len(fits), size):
+            part = fits[begin : begin + size]
+            X = np.broadcast_to(self.X, (len(part), *self.X.shape)) if self.X.ndim == 2 else self.X[part]
             yield part, X if self.own is None else np.concatenate([X, self.own.numbers(part)[..., None]], axis=-1)
 
     def one(self, k: int) -> Observations:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 import jaxglm
-from jaxglm import StatusWarning
+from jaxglm import StatusWarning, effects
 
 RNG = np.random.default_rng(8)
 N = 120
@@ -105,7 +105,14 @@ def test_changes_of_numbers_and_of_the_offset(fit):
     np.testing.assert_allclose(on_eta.estimate, fit.coefficients[[fit.names.index(f"u[T.{u}]") for u in "bc"]], rtol=1e-12)
 
 
-def test_groups(shops):
+@pytest.fixture(params=["by rows", "in passes"])
+def way(request, monkeypatch):
+    """Both ways to sums over rows: what is the same for all rows is left to passes where there are many."""
+    if request.param == "in passes":
+        monkeypatch.setattr(effects, "PAYS", 0)
+
+
+def test_groups(shops, way):
     found = shops.effects()
     assert found.estimate.shape == (3, 4)
     for k, shop in enumerate(["east", "south", "west"]):
@@ -130,7 +137,7 @@ def test_kinds_of_tables(shops, kind):
     assert type(found.tidy()) is type(data)
 
 
-def test_responses_and_missing_values():
+def test_responses_and_missing_values(way):
     """Rows that miss a response are not there for it."""
     Y = np.column_stack([TABLE["y"], TABLE["y"][::-1]]).astype(float)
     Y[:5, 1] = np.nan
@@ -143,7 +150,7 @@ def test_responses_and_missing_values():
         np.testing.assert_allclose(found.standard_error[k], alone.standard_error, rtol=1e-7)
 
 
-def test_arrays_of_every_shape():
+def test_arrays_of_every_shape(way):
     X = np.column_stack([np.ones(N), TABLE["x"], TABLE["b"]])
     Y = np.stack([TABLE["y"], TABLE["y"][::-1], TABLE["y"] + 1.0])
     shared = jaxglm.fit(X, Y, "poisson")
@@ -165,7 +172,7 @@ def test_arrays_of_every_shape():
     np.testing.assert_allclose(new.estimate[:, 0], shared.coefficients[:, 1] * mu[:, :7].mean(axis=1), rtol=1e-12)
 
 
-def test_bad_groups_have_no_effects_and_change_none():
+def test_bad_groups_have_no_effects_and_change_none(way):
     """Separated, aliased and invalid ones."""
     table = pd.concat([TABLE.assign(shop=shop) for shop in "abcd"], ignore_index=True).assign(
         z=0.0, y=np.tile(TABLE["y"] > 3, 4) * 1.0
