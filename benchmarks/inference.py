@@ -87,7 +87,7 @@ def tests(rounds: int) -> float:
     rng = np.random.default_rng(0)
     X = np.column_stack([np.ones(12), rng.standard_normal((12, 3))])
     fit = jaxglm.fit(X, rng.standard_normal((TESTS // 4, 12)))
-    return statistics.median(timed(lambda: fit.tidy(adjust="bh"))[0] for _ in range(rounds))
+    return statistics.median(timed(lambda: jaxglm.adjust(fit.p_values, "bh"))[0] for _ in range(rounds))
 
 
 def main() -> None:

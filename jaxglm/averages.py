@@ -195,7 +195,7 @@ def silent_directions(result: Any) -> np.ndarray | None:
     if not len(some) or result.observations is None:
         return None
     present = result.observations.prior_weights() > 0
-    gram = products(result.observations, present * 1.0, np.zeros(present.shape))[0][some]
+    gram = products(result.observations, present * 1.0, np.zeros(present.shape), some)[0][some]
     size = np.sqrt(np.diagonal(gram, axis1=1, axis2=2))
     size = np.where(size > 0, size, 1.0)
     gram = gram / size[:, :, None] / size[:, None, :]

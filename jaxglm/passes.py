@@ -7,7 +7,7 @@ any source, by lanes of a CPU or in the same blocks and the same threads as fitt
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -51,7 +51,7 @@ def over_fits(one: Pass, task: Task, known: Any, which: np.ndarray | None = None
     """
     groups = np.flatnonzero(task.source.sizes > 0 if which is None else which & (task.source.sizes > 0))
     with arithmetic(task.device):
-        found = _by_lanes(one, task, known, groups)
+        found = _by_lanes(one, task, known, groups, lane_rows(task.source))
         if found is not None:
             return found
         if isinstance(task.source, Crossed):
@@ -65,9 +65,31 @@ def over_fits(one: Pass, task: Task, known: Any, which: np.ndarray | None = None
         return _joined(one, task, known, zip(parts, found, strict=True))
 
 
-def _by_lanes(one: Pass, task: Task, known: Any, groups: np.ndarray) -> Any:
-    """The same by lanes of a CPU; None where these cannot."""
+@dataclass(frozen=True)
+class Marks:
+    """Marks of rows, and the order in which a pass goes along the rows of each fit. mark: in the shape of the rows, or (n,) for
+    all fits; order, starts, sizes: as of `groups.Order`, of rows of one table or of each fit's own."""
+
+    mark: np.ndarray
+    order: np.ndarray
+    starts: np.ndarray
+    sizes: np.ndarray
+
+
+def over_marked(one: Pass, task: Task, known: Any, marks: Marks) -> Any:
+    """What `one` says of every fit whose rows have marks, in their order; None where no lanes of a CPU can do it."""
     rows = lane_rows(task.source)
+    shared = rows is not None and rows.shared
+    if rows is None or (shared and marks.starts.any()):
+        return None
+    X = rows.X[marks.order] if shared else rows.X
+    rows = replace(rows, X=X, order=marks.order, starts=marks.starts, sizes=marks.sizes, mark=marks.mark)
+    with arithmetic(task.device):
+        return _by_lanes(one, task, known, np.flatnonzero(marks.sizes > 0), rows)
+
+
+def _by_lanes(one: Pass, task: Task, known: Any, groups: np.ndarray, rows: lanes.Rows | None) -> Any:
+    """The same by lanes of a CPU; None where these cannot."""
     if rows is None or not len(groups):
         return None
     job = lanes.Job(rows, task.family, None, None, IRLS(), np.dtype(np.float64), one=one, known=known)

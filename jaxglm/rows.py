@@ -48,7 +48,8 @@ class Rows:
     """The rows of one fit.
 
     design: a `jaxglm.designs.Design`; y, weights: (n,); offset: (n,) or None; chunks: None, or where the fit's chunks
-    lie, and then every array has a leading axis of chunks.
+    lie, and then every array has a leading axis of chunks; mark: (n,) or None, a number of each row's own that is no part of
+    the model, such as its cluster.
     """
 
     design: Any
@@ -56,6 +57,7 @@ class Rows:
     weights: Array
     offset: Array | None = None
     chunks: Chunks | None = None
+    mark: Array | None = None
 
     @property
     def present(self) -> Array:
@@ -139,6 +141,19 @@ def accumulate(rows: Rows | Shares, each: Callable[[Rows], T], merge: Callable[[
     first, none = rows.chunks.first, jnp.zeros_like(rows.chunks.count)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(chunk, first))
     return jax.lax.fori_loop(none, rows.chunks.count, lambda index, total: merge(total, chunk(first + index)), zeros)
+
+
+def along(rows: Rows, state: T, step: Callable[[T, Rows], T]) -> T:
+    """Go along the rows, from the first to the last chunk, with a state that each chunk changes."""
+    if rows.chunks is None:
+        return step(state, rows)
+    arrays, first = replace(rows, chunks=None), rows.chunks.first
+
+    def chunk(index: Array, state: T) -> T:
+        part = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, first + index, 0, keepdims=False), arrays)
+        return step(state, part)
+
+    return jax.lax.fori_loop(jnp.zeros_like(rows.chunks.count), rows.chunks.count, chunk, state)
 
 
 @partial(jax.jit, static_argnums=0)

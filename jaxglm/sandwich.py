@@ -32,7 +32,7 @@ import numpy as np
 from jax import Array
 from scipy.sparse import csr_array
 
-from jaxglm import residuals
+from jaxglm import cluster_sums, residuals
 from jaxglm.designs import HIGHEST
 from jaxglm.family import Family
 from jaxglm.groups import Groups, combine
@@ -40,7 +40,7 @@ from jaxglm.irls.solution import Solution
 from jaxglm.irls.working import working
 from jaxglm.leverage import Known, at_limits, known, whitened
 from jaxglm.observations import Observations, counted
-from jaxglm.passes import over_fits
+from jaxglm.passes import over_fits, over_marked
 from jaxglm.rows import Rows, Totals, fold
 from jaxglm.status import Status
 
@@ -144,14 +144,13 @@ class Clustered:
 def clustered(result: Any, kinds: list[np.ndarray], correction: str, cadjust: bool) -> Clustered:
     """Only clusters being independent. kinds: codes of the clusters in the shape of the rows, one array a kind; correction:
     "HC0" or "HC1"; cadjust: whether to multiply by C / (C - 1)."""
-    rows, at, scores = result._rows(), known(result), scores_of(result)
+    at, task = known(result), at_limits(result)
     meat, fewest = np.zeros_like(at.root), np.full(len(result), np.iinfo(np.int64).max)
     for size in range(1, len(kinds) + 1):
         for chosen in combinations(kinds, size):
-            clusters = clusters_of(rows, list(chosen))
-            counts = np.bincount(clusters.keys[0], minlength=len(result))
-            sums = sums_by_cluster(rows, scores, clusters)
-            part = products(sums, at.root, clusters.keys[0])
+            one = over_marked(cluster_sums.meat, task, at, cluster_sums.marks_of(result._rows(), list(chosen)))
+            one = one or _by_cluster(result, at, list(chosen))
+            part, counts = one.meat, one.n_clusters
             if cadjust:
                 part *= _ratio(counts, counts - 1)[:, None, None]
             meat += part if size % 2 else -part
@@ -160,6 +159,15 @@ def clustered(result: Any, kinds: list[np.ndarray], correction: str, cadjust: bo
         meat *= _ratio(at.n_obs - 1, at.n_obs - at.rank)[:, None, None]
     transposed = np.swapaxes(at.root, 1, 2)
     return Clustered(at.root @ meat @ transposed, at.root @ transposed, fewest)
+
+
+def _by_cluster(result: Any, at: Known, kinds: list[np.ndarray]) -> cluster_sums.Meat:
+    """What `cluster_sums` finds, from sums over the rows of each cluster."""
+    rows = result._rows()
+    clusters = clusters_of(rows, kinds)
+    sums = sums_by_cluster(rows, scores_of(result), clusters)
+    counts = np.bincount(clusters.keys[0], minlength=len(result))
+    return cluster_sums.Meat(products(sums, at.root, clusters.keys[0]), counts)
 
 
 def scores_of(result: Any) -> np.ndarray:

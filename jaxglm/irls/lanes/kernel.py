@@ -55,7 +55,7 @@ class Layout:
 
 # Addresses at the head of the table; and in the bits of a number, which columns are read as zeros.
 TABLE = ("blocks", "counts", "sizes", "starts", "order", "scratch", "shared", "gone")
-ROWS = ("X", "y", "weights", "offset")  # each with an address and strides by group, row and column, in bytes
+ROWS = ("X", "y", "weights", "offset", "mark")  # each with an address and strides by group, row and column, in bytes
 
 
 def slots(shape: Shape, results: int) -> list[str]:
@@ -77,7 +77,7 @@ def written(shape: Shape, lanes: int) -> tuple[str, Layout, Any]:
     """The text of the kernel, whose function is called `run`, its layout, and the structure of what comes out."""
     jaxpr, found = traced_solve(shape)
     solve, leaves = _solve(shape, lanes, jaxpr)
-    chunk = shape.chunk * (shape.loaded + 2 + (shape.offset is not None))
+    chunk = shape.chunk * (shape.loaded + len(shape.beside))
     results = sum(leaf.size for leaf in leaves)
     layout = Layout(lanes, chunk, sum(widths(shape)), results, leaves)
     run = _Run(shape, layout)
@@ -94,7 +94,7 @@ def _solve(shape: Shape, lanes: int, jaxpr: Any) -> tuple[Code, tuple[Leaf, ...]
     """The function that fits one block, or says what is asked of it."""
     code, kind = Code(lanes), KINDS[np.dtype(shape.dtype)]
     code.scopes[0] = {}
-    step = shape.chunk * (shape.loaded + 2 + (shape.offset is not None))
+    step = shape.chunk * (shape.loaded + len(shape.beside))
 
     def rows(place: int, more: tuple[int, ...]) -> Memory:
         pointer = code.write("ptr", True, f"getelementptr {LLVM_OF[kind]}, ptr %rows, i64 {place * shape.chunk * lanes}")
@@ -106,7 +106,8 @@ def _solve(shape: Shape, lanes: int, jaxpr: Any) -> tuple[Code, tuple[Leaf, ...]
         arguments.append(Memory("%shared", kind, (n, shape.chunk), n * shape.chunk, True))
     if shape.loaded:
         arguments.append(rows(0, (shape.loaded,)))
-    arguments += [rows(shape.loaded + place, ()) for place in range(2 + (shape.offset is not None))]
+    # A jaxpr takes the entries of a dict in the order of their names.
+    arguments += [rows(shape.loaded + shape.beside.index(name), ()) for name in sorted(shape.beside)]
     arguments.append(of_one(Number("%count", "i32", True)))
     place = 0
     shapes = [()] * shape.family.num_leaves + given_shapes(shape)
@@ -341,7 +342,7 @@ class _Run:
                 number = self.gather(code.binary("add", base, more), kind, there)
                 columns[j] = number if shape.own else self.arithmetic(number)
             out.append(columns)
-        for role, given in (("y", shape.y), ("weights", shape.weights), ("offset", shape.offset)):
+        for role, given in (("y", shape.y), ("weights", shape.weights), ("offset", shape.offset), ("mark", shape.mark)):
             if given is not None:
                 number = self.gather(self.base(role, groups, row), KINDS[np.dtype(given)], inside)
                 out.append(of_one(self.arithmetic(number)))

@@ -33,8 +33,8 @@ class Shape:
     """What a program depends on.
 
     p: columns; chunk: rows of a chunk; dtype: of the arithmetic; shared: whether the design is that of all fits, but for a
-    last column where there is an `own`; X, y, weights, offset, own: the types in which they lie in memory, None for what is
-    not there; code: what stands for missing in `own`; drop: whether rows without a value of `own` are not there; ordered:
+    last column where there is an `own`; X, y, weights, offset, own, mark: the types in which they lie in memory, None for what
+    is not there; code: what stands for missing in `own`; drop: whether rows without a value of `own` are not there; ordered:
     whether rows are looked up by an order; family: its structure; penalty, start: whether they are given; options;
     careful: see `run.Job`; one: what is asked of a fit's rows instead of a fit, a function of `Rows`, the family and what is
     known, and known: the structure of the latter and the shapes of its leaves.
@@ -59,22 +59,30 @@ class Shape:
     careful: bool = False
     one: Any = None
     known: tuple[Any, tuple[tuple[int, ...], ...]] = (None, ())
+    mark: str | None = None
 
     @property
     def loaded(self) -> int:
         """Columns that are loaded for each fit."""
         return self.p if not self.shared else int(self.own is not None)
 
+    @property
+    def beside(self) -> list[str]:
+        """What a row has besides columns, by name."""
+        more = {"y": True, "weights": True, "offset": self.offset is not None, "mark": self.mark is not None}
+        return [name for name, there in more.items() if there]
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Row:
-    """One row of a fit: x: (k,), the columns that are loaded for each fit, or None; y, weights; offset, or None."""
+    """One row of a fit: x: (k,), the columns that are loaded for each fit, or None; y, weights; offset and mark, or None."""
 
     x: Array | None
     y: Array
     weights: Array
     offset: Array | None
+    mark: Array | None = None
 
 
 def prepare(shape: Shape, family: Family, scale: Array | None, row: Row) -> Row:
@@ -97,12 +105,12 @@ def prepare(shape: Shape, family: Family, scale: Array | None, row: Row) -> Row:
     ready = one.prepared(family, broken)
     if x is not None:
         x = jnp.where(one.usable(family) & ~broken, x, 0.0)
-    return Row(x, ready.y[0], ready.weights[0], None if ready.offset is None else ready.offset[0])
+    return Row(x, ready.y[0], ready.weights[0], None if ready.offset is None else ready.offset[0], row.mark)
 
 
 def solve(shape: Shape, X: Array | None, own: Array | None, rows: Any, count: Array, family: Family, given: Any) -> Solution:
-    """One fit. X: (T, p, chunk) of a shared design, own: (T, k, chunk) columns of the fit's own; rows: y, weights and offset
-    (T, chunk); count: chunks that are filled; given: penalty, start and scale (p,), or None."""
+    """One fit. X: (T, p, chunk) of a shared design, own: (T, k, chunk) columns of the fit's own; rows: what is `beside` them,
+    by name, (T, chunk); count: chunks that are filled; given: penalty, start and scale (p,), or None."""
     penalty, start, scale = given
     part = _rows(X, own, rows, count)
     scale = jnp.ones(shape.p, jnp.dtype(shape.dtype)) if scale is None else scale
@@ -117,9 +125,8 @@ def ask(shape: Shape, X: Array | None, own: Array | None, rows: Any, count: Arra
 
 
 def _rows(X: Array | None, own: Array | None, rows: Any, count: Array) -> Rows:
-    y, weights, offset = rows
     design: Any = _Chunked(X, own)
-    return Rows(design, y, weights, offset, Chunks(jnp.zeros((), jnp.int32), count))
+    return Rows(design, chunks=Chunks(jnp.zeros((), jnp.int32), count), **rows)
 
 
 @jax.tree_util.register_dataclass
@@ -159,6 +166,7 @@ def traced_prepare(shape: Shape) -> Any:
         y=number,
         weights=number,
         offset=number if shape.offset else None,
+        mark=number if shape.mark else None,
     )
     family = jax.tree.unflatten(shape.family, [number] * shape.family.num_leaves)
     scale = jax.ShapeDtypeStruct((shape.loaded,), dtype) if shape.careful else None
@@ -181,7 +189,7 @@ def traced_solve(shape: Shape) -> tuple[Any, Any]:
     def array(*more: int) -> Any:
         return jax.ShapeDtypeStruct(more, dtype)
 
-    rows = tuple(array(NOMINAL, shape.chunk) if there else None for there in (True, True, shape.offset))
+    rows = {name: array(NOMINAL, shape.chunk) for name in ("y", "weights", "offset", "mark") if name in shape.beside}
     given: Any = tuple(array(shape.p) if there else None for there in (shape.penalty, shape.start, shape.careful))
     if shape.one is not None:
         given = [array(*one) for one in given_shapes(shape)]

@@ -34,7 +34,8 @@ class Rows:
     X: (N, p), (g, n, p), or (n, p) that all fits share; y, weights, offset: (N,), (g, n) or (n,), the latter two also None;
     own: (g, n), a last column of each fit's own beside a shared X, or None, where `code` stands for missing, and rows that
     miss it are not there if `drop`; shared: whether X is shared; starts, sizes: (g,), the rows of each fit, after
-    `order` (M,), the numbers of rows sorted by group, or None; gone: columns of X that are read as zeros, or None.
+    `order` (M,), the numbers of rows sorted by group, or None; gone: columns of X that are read as zeros, or None; mark: as y,
+    the marks of `jaxglm.rows.Rows`, or None.
     """
 
     X: np.ndarray
@@ -49,6 +50,7 @@ class Rows:
     drop: bool = False
     shared: bool = False
     gone: np.ndarray | None = None
+    mark: np.ndarray | None = None
 
     @property
     def p(self) -> int:
@@ -110,6 +112,7 @@ def shape_of(job: Job) -> Shape:
         options=job.options,
         careful=job.careful,
         one=job.one,
+        mark=kind(rows.mark),
         known=(jax.tree.structure(job.known), tuple(np.shape(leaf)[1:] for leaf in jax.tree.leaves(job.known))),
     )
 
@@ -203,7 +206,7 @@ def _table(job: Job, made: Kernel, found: Any) -> tuple[dict[str, int], list[np.
         X = _readable(rows.X)
         put("X", X, group=X.strides[0] if X.ndim == 3 else 0, row=X.strides[-2], column=X.strides[-1])
         table["gone"] = 0 if rows.gone is None else sum(1 << int(j) for j in np.flatnonzero(rows.gone))
-    for name, values in (("y", rows.y), ("weights", rows.weights), ("offset", rows.offset)):
+    for name, values in (("y", rows.y), ("weights", rows.weights), ("offset", rows.offset), ("mark", rows.mark)):
         if values is not None:
             values = _readable(values)
             put(name, values, group=values.strides[0] if values.ndim == 2 else 0, row=values.strides[-1])

@@ -1,0 +1,116 @@
+"""The meat of a clustered sandwich, as a function of the rows of one fit, for `passes.over_marked`.
+
+Where rows come cluster by cluster, with the cluster as their mark, the scores s x of one cluster are added up until the mark
+changes, and then v v' is added to the meat, v being T' times the sum; see `sandwich`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxglm.designs import HIGHEST
+from jaxglm.family import Family
+from jaxglm.groups import combine, sort_rows
+from jaxglm.irls.seldom import seldom
+from jaxglm.irls.working import working
+from jaxglm.leverage import Known
+from jaxglm.observations import Observations
+from jaxglm.passes import Marks
+from jaxglm.rows import Rows, along
+
+MOST = 8  # bins of a counting sort for each row
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Meat:
+    """Of one fit, or with a leading axis of many. meat: (p, p); n_clusters: how many have a row that is there."""
+
+    meat: Any
+    n_clusters: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Open:
+    """The cluster whose rows are being added up: its mark, the sum of scores (p,), and whether one of its rows is there."""
+
+    mark: Array
+    sums: Array
+    there: Array
+    closed: Meat
+
+
+def meat(rows: Rows, family: Family, known: Known) -> Meat:
+    """The meat of one fit, of few rows at a time."""
+    root = known.root
+
+    def close(state: _Open) -> Meat:
+        v = jnp.matmul(root.T, state.sums, precision=HIGHEST)
+        return Meat(state.closed.meat + v[:, None] * v, state.closed.n_clusters + state.there)
+
+    def step(state: _Open, part: Rows) -> _Open:
+        assert part.mark is not None
+        row, x = working(family, part, part.eta(known.coefficients)), part.design.matrix()
+        scores, there = jnp.where(part.present, row.scores, 0.0), jnp.where(part.present, 1.0, 0.0)
+        for i in range(len(scores)):
+            changes = part.mark[i] != state.mark
+            closed = seldom(changes, partial(close, state), state.closed)
+            own = scores[i] * x[i]
+            state = _Open(
+                mark=part.mark[i],
+                sums=jnp.where(changes, own, state.sums + own),
+                there=jnp.where(changes, there[i], jnp.maximum(state.there, there[i])),
+                closed=closed,
+            )
+        return state
+
+    zero = jnp.zeros((), root.dtype)
+    none = _Open(zero - jnp.inf, jnp.zeros(len(root), root.dtype), zero, Meat(jnp.zeros_like(root), zero))
+    return close(along(rows, none, step))
+
+
+def marks_of(rows: Observations, kinds: list[np.ndarray]) -> Marks:
+    """The rows of every fit, cluster by cluster. kinds: codes of clusters that broadcast to the rows' shape; those of several
+    kinds make a cluster of each combination."""
+    if rows.codes is None:
+        return _of_equal(rows, kinds)
+    cluster = _combined(kinds)
+    n_clusters = int(cluster.max(initial=0)) + 1
+    if rows.g * n_clusters > MOST * len(cluster):
+        there = rows.codes >= 0
+        levels = [np.arange(rows.g), np.arange(n_clusters)]
+        joint = combine(["fit", "cluster"], levels, [rows.codes, np.where(there, cluster, -1)])
+        fits, codes, bins = joint.keys[0], joint.codes, len(joint)
+    else:
+        fits, bins = np.repeat(np.arange(rows.g), n_clusters), rows.g * n_clusters
+        codes = np.where(rows.codes >= 0, rows.codes * n_clusters + cluster, -1)
+    sort = sort_rows(codes, bins)
+    sizes = np.bincount(fits, sort.sizes, rows.g).astype(np.int64)
+    return Marks(cluster, sort.order, np.cumsum(sizes) - sizes, sizes)
+
+
+def _of_equal(rows: Observations, kinds: list[np.ndarray]) -> Marks:
+    """The same of fits with equally many rows."""
+    g, n = rows.shape
+    shape = np.broadcast_shapes(*(kind.shape for kind in kinds))
+    cluster = _combined([np.broadcast_to(kind, shape).reshape(-1) for kind in kinds]).reshape(shape)
+    order = np.argsort(cluster, axis=-1, kind="stable").reshape(-1)
+    starts = np.zeros(g, np.int64) if len(shape) == 1 or shape[0] == 1 else np.arange(g) * n
+    return Marks(cluster.reshape(-1, n) if len(shape) == 2 else cluster, order, starts, np.full(g, n))
+
+
+def _combined(kinds: list[np.ndarray]) -> np.ndarray:
+    """One code for each combination of clusters that occurs; those of clusters that are missing are one more of their kind."""
+    codes = [np.where(kind < 0, kind.max(initial=-1) + 1, kind).astype(np.int64) for kind in kinds]
+    if len(codes) == 1:
+        return codes[0]
+    levels = [np.arange(code.max(initial=0) + 1) for code in codes]
+    return combine([f"kind_{i}" for i in range(len(codes))], levels, codes).codes
