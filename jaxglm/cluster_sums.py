@@ -97,6 +97,14 @@ def marks_of(rows: Observations, kinds: list[np.ndarray]) -> Marks:
     return Marks(cluster, sort.order, np.cumsum(sizes) - sizes, sizes)
 
 
+def count(marks: Marks, weights: np.ndarray, fit: int) -> int:
+    """How many clusters of one fit have a row of positive weight. weights: in the rows' shape."""
+    rows = marks.order[marks.starts[fit] : marks.starts[fit] + marks.sizes[fit]]
+    mark = marks.mark if marks.mark.ndim == 1 else marks.mark[fit % len(marks.mark)]
+    there = (weights if weights.ndim == 1 else weights[fit])[rows] != 0
+    return len(np.unique(mark[rows][there]))
+
+
 def _of_equal(rows: Observations, kinds: list[np.ndarray]) -> Marks:
     """The same of fits with equally many rows."""
     g, n = rows.shape

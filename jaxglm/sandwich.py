@@ -144,12 +144,11 @@ class Clustered:
 def clustered(result: Any, kinds: list[np.ndarray], correction: str, cadjust: bool) -> Clustered:
     """Only clusters being independent. kinds: codes of the clusters in the shape of the rows, one array a kind; correction:
     "HC0" or "HC1"; cadjust: whether to multiply by C / (C - 1)."""
-    at, task = known(result), at_limits(result)
+    at = known(result)
     meat, fewest = np.zeros_like(at.root), np.full(len(result), np.iinfo(np.int64).max)
     for size in range(1, len(kinds) + 1):
         for chosen in combinations(kinds, size):
-            one = over_marked(cluster_sums.meat, task, at, cluster_sums.marks_of(result._rows(), list(chosen)))
-            one = one or _by_cluster(result, at, list(chosen))
+            one = _in_order(result, at, list(chosen)) or _by_cluster(result, at, list(chosen))
             part, counts = one.meat, one.n_clusters
             if cadjust:
                 part *= _ratio(counts, counts - 1)[:, None, None]
@@ -159,6 +158,18 @@ def clustered(result: Any, kinds: list[np.ndarray], correction: str, cadjust: bo
         meat *= _ratio(at.n_obs - 1, at.n_obs - at.rank)[:, None, None]
     transposed = np.swapaxes(at.root, 1, 2)
     return Clustered(at.root @ meat @ transposed, at.root @ transposed, fewest)
+
+
+def _in_order(result: Any, at: Known, kinds: list[np.ndarray]) -> cluster_sums.Meat | None:
+    """What `cluster_sums` finds in a pass; None where there can be none."""
+    rows = result._rows()
+    marks = cluster_sums.marks_of(rows, kinds)
+    found: cluster_sums.Meat | None = over_marked(cluster_sums.meat, at_limits(result), at, marks)
+    if found is not None:  # clusters of rows at their limits, which passes leave out, are clusters
+        weights = rows.prior_weights()
+        for fit in np.flatnonzero(result.solution.direction.any(axis=1)):
+            found.n_clusters[fit] = cluster_sums.count(marks, weights, fit)
+    return found
 
 
 def _by_cluster(result: Any, at: Known, kinds: list[np.ndarray]) -> cluster_sums.Meat:

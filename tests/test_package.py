@@ -33,9 +33,9 @@ LAYERS = [
     "irls.borrowed irls.borrowed.instructions irls.borrowed.calls irls.borrowed.design",
     "check recession separation crossings packing task kernels large ends limits separated elastic_net fitting theta passes",
     "groups observations tails discovery missing wald profile residuals leverage cluster_sums sandwich bootstrap robust "
-    "weights influence log_tails distributions quantile_residuals portions overdispersion zero_inflation verdict columns frames "
-    "terms formula_parsing formula formula_variation prediction tables diagnostics summary storage hypotheses conclusions "
-    "contrasts reduced nesting score_tests comparisons changes effect_sums averages effects pictures pictures.canvas "
+    "weights influence log_tails distributions quantile_residuals portions overdispersion zero_inflation verdict columns "
+    "frames terms formula_parsing formula formula_variation prediction tables diagnostics summary storage hypotheses "
+    "conclusions contrasts reduced nesting score_tests comparisons changes effect_sums averages effects pictures pictures.canvas "
     "pictures.terms pictures.states pictures.rows diagnosed pictured inference results paths",
     "arrays score_scans",
     "regularization",

@@ -279,3 +279,48 @@ def test_bad_requests(table, tmp_path):
     fit.save(tmp_path / "fit")
     with pytest.raises(ValueError, match="loaded from a file, which holds no rows"):
         jaxglm.load(tmp_path / "fit").robust("HC0")
+
+
+def many_shapes():
+    """Fits of every shape, with rows of weight zero, offsets, an aliased and a separated group; and clusters of their rows."""
+    rng = np.random.default_rng(8)
+    g, n = 11, 40
+    X = np.concatenate([np.ones((g, n, 1)), rng.standard_normal((g, n, 2))], axis=2)
+    X[3, :, 2] = 2.0 * X[3, :, 1]
+    y = (rng.random((g, n)) < 0.5) * 1.0
+    y[4] = X[4, :, 1] > 0
+    given = {"weights": rng.integers(0, 3, (g, n)).astype(float), "offset": rng.normal(0, 0.2, (g, n)), "family": "binomial"}
+    by_row, each = rng.integers(0, 6, n), rng.integers(0, 7, (g, n))
+    long = {name: values.reshape(-1) if isinstance(values, np.ndarray) else values for name, values in given.items()}
+    shuffled = rng.permutation(g * n)
+    long = {name: values[shuffled] if isinstance(values, np.ndarray) else values for name, values in long.items()}
+    ids = np.repeat(np.arange(g), n)[shuffled]
+    features = rng.integers(0, 3, (n, g)).astype(np.int8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return [
+            (jaxglm.fit(X, y, **given), by_row),
+            (jaxglm.fit(X, y, **given), each),
+            (jaxglm.fit(X[0], y, **given), (by_row, np.arange(n) % 4)),
+            (jaxglm.fit(X.reshape(-1, 3)[shuffled], y.reshape(-1)[shuffled], groups=ids, **long), each.reshape(-1)[shuffled]),
+            (jaxglm.fit(X.reshape(-1, 3)[shuffled], y.reshape(-1)[shuffled], groups=ids, **long), np.arange(g * n)),
+            (jaxglm.scan(X[0], y[0], features, "binomial"), by_row),
+        ]
+
+
+@pytest.mark.parametrize("which", range(6))
+def test_lanes_say_what_the_general_path_says(which, monkeypatch):
+    from jaxglm.irls import lanes
+
+    fit, clusters = many_shapes()[which]
+
+    def all_types():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return [fit.robust("HC3").covariance, fit.robust("cluster", clusters, correction="HC1").covariance]
+
+    found = all_types()
+    monkeypatch.setattr(lanes, "available", lambda job, device: "not wanted")
+    for one, wanted in zip(found, all_types(), strict=True):
+        assert np.isfinite(wanted).any()
+        np.testing.assert_allclose(one, wanted, rtol=1e-9, atol=1e-12)
