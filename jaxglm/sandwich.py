@@ -63,6 +63,15 @@ class Sandwich:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class Meat:
+    """Of one fit, or with a leading axis of many. meat: (p, p), of T'u; full: see `Sandwich`."""
+
+    meat: Any
+    full: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Exponent:
     """What 1 - h is raised to, min(most, base + slope h): numbers, or (g,)."""
 
@@ -73,13 +82,13 @@ class Exponent:
 
 @dataclass(frozen=True)
 class Independent:
-    """The sandwich of one fit whose rows are independent. by_hat: whether squares are divided by powers of 1 - h; copies:
+    """The meat of one fit whose rows are independent. by_hat: whether squares are divided by powers of 1 - h; copies:
     what says for how many equal rows each stands: nothing, its "weights", or the "first" column."""
 
     by_hat: bool
     copies: str = ""
 
-    def __call__(self, rows: Rows, family: Family, at: tuple[Known, Exponent]) -> Sandwich:
+    def __call__(self, rows: Rows, family: Family, at: tuple[Known, Exponent]) -> Meat:
         known, exponent = at
         root = known.root
 
@@ -92,12 +101,9 @@ class Independent:
                 left = jnp.maximum(1.0 - hat, 1.0 - FULL)
                 squares /= left ** jnp.minimum(exponent.most, exponent.base + exponent.slope * hat)
                 full = jnp.sum(hat > FULL, dtype=jnp.int32)
-            return Totals((jnp.matmul(z * squares, z.T, precision=HIGHEST), full))
+            return Totals(Meat(jnp.matmul(z * squares, z.T, precision=HIGHEST), full))
 
-        meat, full = fold(rows, look).sums
-        unscaled = jnp.matmul(root, root.T, precision=HIGHEST)
-        covariance = jnp.matmul(jnp.matmul(root, meat, precision=HIGHEST), root.T, precision=HIGHEST)
-        return Sandwich(covariance, unscaled, full)
+        return fold(rows, look).sums
 
     def _count(self, part: Rows) -> Array | float:
         if not self.copies:
@@ -120,15 +126,21 @@ def independent(result: Any, type: str) -> Sandwich:
 def _independent(result: Any, known: Known, exponent: Exponent, by_hat: bool) -> Sandwich:
     task, rows = at_limits(result), result.observations
     if rows.frequencies is None:
-        return over_fits(Independent(by_hat), task, (known, exponent))
+        return _around(over_fits(Independent(by_hat), task, (known, exponent)), known.root)
     if rows.codes is None or np.array_equal(rows.frequencies, rows.weights):
-        return over_fits(Independent(by_hat, "weights"), task, (known, exponent))
+        return _around(over_fits(Independent(by_hat, "weights"), task, (known, exponent)), known.root)
     # Rows are trials as well: their frequencies go along as a column without a coefficient.
     source: Any = task.source
     X = np.column_stack([rows.frequencies, source.X])
-    known = jax.tree.map(lambda leaf: np.pad(leaf, [(0, 0)] + [(1, 0)] * (leaf.ndim - 1)), known)
-    found = over_fits(Independent(by_hat, "first"), replace(task, source=replace(source, X=X)), (known, exponent))
-    return Sandwich(found.covariance[:, 1:, 1:].copy(), found.unscaled[:, 1:, 1:], found.full)
+    padded = jax.tree.map(lambda leaf: np.pad(leaf, [(0, 0)] + [(1, 0)] * (leaf.ndim - 1)), known)
+    found = over_fits(Independent(by_hat, "first"), replace(task, source=replace(source, X=X)), (padded, exponent))
+    return _around(replace(found, meat=found.meat[:, 1:, 1:]), known.root)
+
+
+def _around(found: Meat, root: np.ndarray) -> Sandwich:
+    """The sandwiches of all fits around their meat."""
+    transposed = np.swapaxes(root, 1, 2)
+    return Sandwich(root @ found.meat @ transposed, root @ transposed, found.full)
 
 
 @dataclass(frozen=True)
@@ -168,7 +180,7 @@ def _in_order(result: Any, at: Known, kinds: list[np.ndarray]) -> cluster_sums.M
     if found is not None:  # clusters of rows at their limits, which passes leave out, are clusters
         weights = rows.prior_weights()
         for fit in np.flatnonzero(result.solution.direction.any(axis=1)):
-            found.n_clusters[fit] = cluster_sums.count(marks, weights, fit)
+            found.n_clusters[fit] = cluster_sums.count(marks, weights, int(fit))
     return found
 
 

@@ -35,8 +35,8 @@ LAYERS = [
     "groups observations tails discovery missing wald profile residuals leverage cluster_sums sandwich bootstrap robust "
     "weights influence log_tails distributions quantile_residuals portions overdispersion zero_inflation verdict columns "
     "frames terms formula_parsing formula formula_variation prediction tables diagnostics summary storage hypotheses "
-    "conclusions contrasts reduced nesting score_tests comparisons changes effect_sums averages effects pictures pictures.canvas "
-    "pictures.terms pictures.states pictures.rows diagnosed pictured inference results paths",
+    "conclusions contrasts reduced nesting score_tests comparisons changes effect_sums averages effects pictures "
+    "pictures.canvas pictures.terms pictures.states pictures.rows diagnosed pictured inference results paths",
     "arrays score_scans",
     "regularization",
     "datasets files model",

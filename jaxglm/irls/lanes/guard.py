@@ -21,7 +21,7 @@ from jaxglm.irls.solution import nothing
 
 # Columns beyond which the small systems, written out, become large programs, by the way of solving.
 MOST_COLUMNS = {"auto": 24, "cholesky": 12, "orthogonal": 8}
-MOST_ASKED = 16  # the same for what is asked of fits that are made
+MOST_ASKED = 24  # the same for what is asked of fits that are made
 AGREEMENT = {"float64": 1e-9, "float32": 1e-4}  # the largest increment left in the test
 
 log = logging.getLogger("jaxglm")
