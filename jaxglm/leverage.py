@@ -118,7 +118,7 @@ def moved_rows(result: Any) -> np.ndarray | None:
             X = X if rows.own is None else np.column_stack([X, rows.own.numbers(part)])
             moved[part] = infinite_eta(X, direction[part]) != 0
         return moved
-    inside = np.flatnonzero(np.isin(rows.codes, fits))
+    inside = rows.of_fits(fits)
     moved[inside] = infinite_eta(rows.X[inside], direction[rows.codes[inside]]) != 0
     return moved
 
@@ -166,11 +166,29 @@ def roots(matrices: np.ndarray) -> np.ndarray:
 
 def factored(matrices: np.ndarray) -> Roots:
     """The same, and how near singular the matrices are."""
-    known = np.isfinite(np.diagonal(matrices, axis1=1, axis2=2))
+    variance = np.diagonal(matrices, axis1=1, axis2=2)
+    known = np.isfinite(variance)
     filled = np.where(known[:, :, None] & known[:, None, :], matrices, 0.0)
-    with jax.enable_x64(True):
-        found = jax.tree.map(np.asarray, _roots(jnp.asarray(filled)))
+    found = _regular(filled)
+    if found is None:
+        with jax.enable_x64(True):
+            found = jax.tree.map(np.asarray, _roots(jnp.asarray(filled)))
     return replace(found, root=np.where(known.any(axis=1)[:, None, None], found.root, np.nan))
+
+
+def _regular(matrices: np.ndarray) -> Roots | None:
+    """The same, of matrices that are regular but for rows of zeros; None where some are not."""
+    p = matrices.shape[-1]
+    size = np.sqrt(np.maximum(np.diagonal(matrices, axis1=1, axis2=2), 0.0))
+    there, unit = size > 0, np.where(size > 0, size, 1.0)
+    scaled = matrices / unit[:, :, None] / unit[:, None, :] + np.eye(p) * ~there[:, None, :]
+    try:
+        lower = np.linalg.cholesky(scaled)
+    except np.linalg.LinAlgError:
+        return None
+    return Roots(
+        lower * size[:, :, None] * there[:, None, :], np.min(np.diagonal(lower, axis1=1, axis2=2) ** 2, axis=1, initial=1.0)
+    )
 
 
 @jax.jit

@@ -140,9 +140,16 @@ class Observations:
             X = np.broadcast_to(self.X, (part.stop - begin, n, p)) if self.X.ndim == 2 else self.X[part]
             yield part, X if self.own is None else np.concatenate([X, self.own.numbers(part)[..., None]], axis=-1)
 
+    def of_fits(self, fits: np.ndarray) -> np.ndarray:
+        """Which rows of one table belong to some of the fits."""
+        assert self.codes is not None
+        wanted = np.zeros(self.g + 1, bool)
+        wanted[fits] = True
+        return np.flatnonzero(wanted[self.codes])  # the last one is for rows of no group
+
     def _pieces_of(self, fits: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         if self.codes is not None:
-            index = np.flatnonzero(np.isin(self.codes, fits))
+            index = self.of_fits(fits)
             for begin in range(0, len(index), PIECE):
                 part = index[begin : begin + PIECE]
                 yield part, self.X[part]
