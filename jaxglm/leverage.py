@@ -15,6 +15,7 @@ the CholeskyQR2 algorithm (2015).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,14 +84,19 @@ def known(result: Any) -> Known:
     coefficients = np.where(np.isnan(solution.coefficients), 0.0, solution.coefficients)
     made = factored(unscaled(result))
     tells = (solution.status == Status.CONVERGED) & np.isfinite(made.root).all(axis=(1, 2))
-    root = np.where(tells[:, None, None], made.root, np.eye(p) * ~solution.aliased[:, None, :])
+    root = _chosen(tells, made.root, lambda: np.eye(p) * ~solution.aliased[:, None, :])
     at = Known(coefficients, root, penalty, solution.n_obs.astype(float), solution.rank.astype(float))
     has = (solution.status == Status.CONVERGED) | (solution.status == Status.SEPARATED)
     doubtful = has & ~(tells & (made.smallest_pivot > WELL) & (task.dtype == np.float64))
     if doubtful.any():
         exact = over_fits(exact_root, at_limits(result), at, doubtful)
         root = np.where(doubtful[:, None, None], exact, root)
-    return replace(at, root=np.where(has[:, None, None], root, np.nan))
+    return replace(at, root=_chosen(has, root, lambda: np.nan))
+
+
+def _chosen(which: np.ndarray, matrices: np.ndarray, otherwise: Callable[[], Any]) -> np.ndarray:
+    """The matrices (g, p, p), and something else for those not flagged by `which` (g,), if there are any."""
+    return matrices if which.all() else np.where(which[:, None, None], matrices, otherwise())
 
 
 def at_limits(result: Any) -> Task:
@@ -168,27 +174,30 @@ def factored(matrices: np.ndarray) -> Roots:
     """The same, and how near singular the matrices are."""
     variance = np.diagonal(matrices, axis1=1, axis2=2)
     known = np.isfinite(variance)
-    filled = np.where(known[:, :, None] & known[:, None, :], matrices, 0.0)
+    filled = matrices if known.all() else np.where(known[:, :, None] & known[:, None, :], matrices, 0.0)
     found = _regular(filled)
     if found is None:
         with jax.enable_x64(True):
             found = jax.tree.map(np.asarray, _roots(jnp.asarray(filled)))
-    return replace(found, root=np.where(known.any(axis=1)[:, None, None], found.root, np.nan))
+    return replace(found, root=_chosen(known.any(axis=1), found.root, lambda: np.nan))
 
 
 def _regular(matrices: np.ndarray) -> Roots | None:
     """The same, of matrices that are regular but for rows of zeros; None where some are not."""
     p = matrices.shape[-1]
     size = np.sqrt(np.maximum(np.diagonal(matrices, axis1=1, axis2=2), 0.0))
-    there, unit = size > 0, np.where(size > 0, size, 1.0)
-    scaled = matrices / unit[:, :, None] / unit[:, None, :] + np.eye(p) * ~there[:, None, :]
+    there, inverse = size > 0, 1.0 / np.where(size > 0, size, 1.0)
+    scaled = matrices * inverse[:, :, None]
+    scaled *= inverse[:, None, :]
+    if not there.all():
+        scaled += np.eye(p) * ~there[:, None, :]
     try:
         lower = np.linalg.cholesky(scaled)
     except np.linalg.LinAlgError:
         return None
-    return Roots(
-        lower * size[:, :, None] * there[:, None, :], np.min(np.diagonal(lower, axis1=1, axis2=2) ** 2, axis=1, initial=1.0)
-    )
+    smallest = np.min(np.diagonal(lower, axis1=1, axis2=2) ** 2, axis=1, initial=1.0)
+    lower *= size[:, :, None]
+    return Roots(lower if there.all() else lower * there[:, None, :], smallest)
 
 
 @jax.jit

@@ -253,7 +253,8 @@ def put(result: Any, covariance: np.ndarray, unscaled: np.ndarray, type: str, de
     solution = result.solution
     known = np.isfinite(solution.coefficients) & (solution.infinite == 0)
     has = has_estimates(solution)[:, None] & known
-    covariance = np.where(has[:, :, None] & has[:, None, :], covariance, np.nan)
+    if not has.all():
+        covariance = np.where(has[:, :, None] & has[:, None, :], covariance, np.nan)
     solution = replace(solution, covariance=covariance)
     return replace(result, solution=solution, covariance_type=type, degrees=degrees, unscaled=unscaled, bootstrapped=None)
 
