@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxglm import families, fitting, theta
+from jaxglm import families, fitting, power, theta
 from jaxglm.errors import listed
 from jaxglm.family import Family
 from jaxglm.groups import Groups, absent, factorize, factorize_column, sort_rows
@@ -234,12 +234,15 @@ def fit_observations(
     errors = None
     if model.estimator is None:
         solution = fitting.fit(task, progress)
+    elif model.estimator == "profile_likelihood":
+        powers = power.fit(task, progress)
+        solution, errors, model = powers.solution, powers.standard_errors, power.with_power(model, powers.power)
     else:
-        fitted = theta.fit(task, progress)
-        solution, errors, model = fitted.solution, fitted.standard_errors, theta.with_theta(model, fitted.theta)
+        thetas = theta.fit(task, progress)
+        solution, errors, model = thetas.solution, thetas.standard_errors, theta.with_theta(model, thetas.theta)
     if adjust is not None:
         solution = replace(solution, log_likelihood=solution.log_likelihood + adjust)
-    made = finish(solution, model, names, keys, dropped, observations, table, replace(task, family=model), theta_errors=errors)
+    made = finish(solution, model, names, keys, dropped, observations, table, replace(task, family=model), shape_errors=errors)
     return concluded(replace(made, penalized=penalty is not None), kind, stated)
 
 

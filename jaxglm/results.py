@@ -27,7 +27,7 @@ from jaxglm.status import Method, Status
 from jaxglm.tables import Table
 from jaxglm.task import Task
 
-OF_FITS = ("degrees", "unscaled", "bootstrapped", "theta_errors")  # fields by group, or None
+OF_FITS = ("degrees", "unscaled", "bootstrapped", "shape_errors")  # fields by group, or None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,7 +63,7 @@ class GLMResults(Inference):
     weights_kind: str = "prior"
     bootstrapped: Bootstrap | None = None
     penalized: bool = False
-    theta_errors: np.ndarray | None = None  # (g,), where theta was estimated
+    shape_errors: np.ndarray | None = None  # (g,), where theta or power was estimated
 
     @property
     def many(self) -> bool:
@@ -116,12 +116,13 @@ class GLMResults(Inference):
 
     @property
     def log_likelihood(self) -> Any:
-        """With R's constants; NaN for quasi and Tweedie families."""
+        """With R's constants; NaN for quasi families, and for Tweedie's unless the power was estimated: then it is the maximum
+        over power and dispersion."""
         return self._squeezed(self.solution.log_likelihood)
 
     @property
     def n_parameters(self) -> Any:
-        """What AIC and BIC count: independent coefficients, and estimated dispersion and theta."""
+        """What AIC and BIC count: independent coefficients, and estimated dispersion, theta and power."""
         return self._squeezed(self.solution.rank + self.family.n_shapes)
 
     @property
@@ -143,13 +144,30 @@ class GLMResults(Inference):
     @property
     def theta(self) -> Any:
         """The negative binomial's theta, infinite where Poisson is best; NaN for other families."""
-        theta = self.family.parameters.get("theta", np.nan)
-        return self._squeezed(np.broadcast_to(np.asarray(theta, float), (len(self),)))
+        return self._shape("theta")
 
     @property
     def theta_standard_error(self) -> Any:
         """Of an estimated theta; NaN where it is infinite, and where it was given."""
-        return self._squeezed(np.full(len(self), np.nan) if self.theta_errors is None else self.theta_errors)
+        return self._shape_error("theta")
+
+    @property
+    def power(self) -> Any:
+        """The Tweedie family's power, given or estimated; NaN for other families."""
+        return self._shape("power" if self.family.name == "tweedie" else "")
+
+    @property
+    def power_standard_error(self) -> Any:
+        """Of an estimated power; NaN where it is at an end, 1 or 2, and where it was given."""
+        return self._shape_error("power")
+
+    def _shape(self, name: str) -> Any:
+        value = np.asarray(self.family.parameters.get(name, np.nan), float)
+        return self._squeezed(np.broadcast_to(value, (len(self),)))
+
+    def _shape_error(self, name: str) -> Any:
+        known = self.shape_errors is not None and name in self.family.parameters
+        return self._squeezed(self.shape_errors if known else np.full(len(self), np.nan))
 
     @property
     def df_residual(self) -> Any:
@@ -387,12 +405,12 @@ def finish(
     table: Table | None = None,
     task: Task | None = None,
     *,
-    theta_errors: np.ndarray | None = None,
+    shape_errors: np.ndarray | None = None,
 ) -> GLMResults:
     """The result of a call, and its one warning about fits that did not converge."""
     unassigned = 0 if keys is None else keys.n_missing
     has_offset = observations.offset is not None if table is None else table.unnamed_offset
     made = GLMResults(solution, model, list(names), keys, dropped, observations, table, unassigned, has_offset, task)
-    result = replace(made, theta_errors=theta_errors)
+    result = replace(made, shape_errors=shape_errors)
     summary.warn(result)
     return result
