@@ -234,12 +234,9 @@ def fit_observations(
     errors = None
     if model.estimator is None:
         solution = fitting.fit(task, progress)
-    elif model.estimator == "profile_likelihood":
-        powers = power.fit(task, progress)
-        solution, errors, model = powers.solution, powers.standard_errors, power.with_power(model, powers.power)
     else:
-        thetas = theta.fit(task, progress)
-        solution, errors, model = thetas.solution, thetas.standard_errors, theta.with_theta(model, thetas.theta)
+        found = (power if model.estimator == "profile_likelihood" else theta).fit(task, progress)
+        solution, errors, model = found.solution, found.standard_errors, found.of(model)
     if adjust is not None:
         solution = replace(solution, log_likelihood=solution.log_likelihood + adjust)
     made = finish(solution, model, names, keys, dropped, observations, table, replace(task, family=model), shape_errors=errors)

@@ -46,7 +46,7 @@ class Family:
     expected_deviance(precision): optional, the expected unit deviance of a row by its precision, prior weight over
     dispersion, where the deviance over the dispersion is the likelihood's; bias reduction of the dispersion needs it.
     canonical: the name of the link under which observed and expected information are the same.
-    estimator: how a shape parameter that is estimated is, "maximum_likelihood", "cox_reid" or "profile_likelihood" (of a Tweedie
+    estimator: how a shape parameter that is estimated is, "maximum_likelihood", "cox_reid" or "profile_likelihood" (a Tweedie
     power); None where it is given.
     """
 

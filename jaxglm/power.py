@@ -68,6 +68,10 @@ class Fitted:
     power: np.ndarray
     standard_errors: np.ndarray
 
+    def of(self, family: Family) -> Family:
+        """A family with the estimates."""
+        return with_power(family, self.power)
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -132,8 +136,8 @@ def fit(task: Task, progress: fitting.Progress | None = None) -> Fitted:
     reduction, under which coefficients are not at the likelihood's maximum."""
     if task.penalty is not None or task.net is not None or task.bias_reduction is not None:
         raise ValueError(
-            "a Tweedie power is estimated by the likelihood of unpenalised fits: leave out penalty= and bias_reduction=, or give "
-            "the power, for example the one that such a fit has found"
+            "a Tweedie power is estimated by the likelihood of fits without penalty= and bias_reduction=. Leave these out, or "
+            "give the power, for example the one found without them"
         )
     middle = replace(task, family=given(task.family, MIDDLE))
     known = _of_all(middle, fitting.fit(middle))

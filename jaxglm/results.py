@@ -23,6 +23,7 @@ from jaxglm.inference import Inference
 from jaxglm.irls.solution import Solution
 from jaxglm.observations import Observations
 from jaxglm.residuals import RowQuantities, means, require_type, row_quantities
+from jaxglm.shapes import Shapes
 from jaxglm.status import Method, Status
 from jaxglm.tables import Table
 from jaxglm.task import Task
@@ -31,7 +32,7 @@ OF_FITS = ("degrees", "unscaled", "bootstrapped", "shape_errors")  # fields by g
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GLMResults(Inference):
+class GLMResults(Inference, Shapes):
     """The result of `jaxglm.glm`, `fit` and `scan`.
 
     With many fits, every array has a leading axis g; with one, there is none and scalars are plain. p coefficients.
@@ -140,34 +141,6 @@ class GLMResults(Inference):
     def dispersion(self) -> Any:
         """Pearson's statistic over the residual degrees of freedom, or the number where it is known."""
         return self._squeezed(self.solution.dispersion)
-
-    @property
-    def theta(self) -> Any:
-        """The negative binomial's theta, infinite where Poisson is best; NaN for other families."""
-        return self._shape("theta")
-
-    @property
-    def theta_standard_error(self) -> Any:
-        """Of an estimated theta; NaN where it is infinite, and where it was given."""
-        return self._shape_error("theta")
-
-    @property
-    def power(self) -> Any:
-        """The Tweedie family's power, given or estimated; NaN for other families."""
-        return self._shape("power" if self.family.name == "tweedie" else "")
-
-    @property
-    def power_standard_error(self) -> Any:
-        """Of an estimated power; NaN where it is at an end, 1 or 2, and where it was given."""
-        return self._shape_error("power")
-
-    def _shape(self, name: str) -> Any:
-        value = np.asarray(self.family.parameters.get(name, np.nan), float)
-        return self._squeezed(np.broadcast_to(value, (len(self),)))
-
-    def _shape_error(self, name: str) -> Any:
-        known = self.shape_errors is not None and name in self.family.parameters
-        return self._squeezed(self.shape_errors if known else np.full(len(self), np.nan))
 
     @property
     def df_residual(self) -> Any:

@@ -52,6 +52,10 @@ class Fitted:
     theta: np.ndarray
     standard_errors: np.ndarray
 
+    def of(self, family: Family) -> Family:
+        """A family with the estimates."""
+        return with_theta(family, self.theta)
+
 
 @dataclass(frozen=True)
 class Known:

@@ -34,7 +34,6 @@ from jax import Array
 from jax.scipy.special import digamma, polygamma
 
 from jaxglm.deviances import relative_entropy
-from jaxglm.links import ArrayLike, Mean
 from jaxglm.logarithms import log, log_factorial
 
 MOST = 96  # terms of a series
@@ -79,12 +78,6 @@ def saturated(y: Array, precision: Array, power: Array) -> Saturated:
     compound = _compound(safe, precision, jnp.minimum(power, 2.0 - NEXT_TO))
     limit = _gamma(safe, precision)
     return jax.tree.map(lambda a, b: jnp.where(positive, jnp.where(power < 2.0, a, b), 0.0), compound, limit)
-
-
-def log_density(y: Array, mean: Mean, weights: Array, dispersion: ArrayLike, deviance: Array, power: Array) -> Array:
-    """The log-density of rows, (n,), at their means; at y = 0, the logarithm of a probability. deviance: their unit deviance."""
-    precision = weights / dispersion
-    return saturated(y, precision, power).value - 0.5 * precision * deviance
 
 
 def stirling_remainder(x: Array) -> Array:
