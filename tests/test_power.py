@@ -212,15 +212,15 @@ def test_bad_groups_change_nothing_for_others(shared):
 
 
 def test_ends():
-    """Gamma responses are gamma's limit, with gamma's likelihood at its best shape; counts are quasi-Poisson's, without one."""
-    rng = np.random.default_rng(3)
-    mu = np.exp(X @ [1.0, 0.4, -0.3])
-    Y = np.stack([rng.gamma(4.0, mu / 4.0), rng.poisson(mu)])
-    fits = jaxglm.fit(X, Y, "tweedie")
+    """Responses of variance mu^3 end at gamma, with its likelihood at the best shape; counts at quasi-Poisson, without one."""
+    rng, rows = np.random.default_rng(3), np.tile(X, (4, 1))
+    mu = np.exp(rows @ [1.0, 0.4, -0.3])
+    Y = np.stack([rng.wald(mu, 4.0), rng.poisson(mu)])
+    fits = jaxglm.fit(rows, Y, "tweedie")
     np.testing.assert_array_equal(fits.power, [2.0, 1.0])
     assert np.isnan(fits.power_standard_error).all()
-    gamma = jaxglm.fit(X, Y[0], families.Gamma("log"))
-    poisson = jaxglm.fit(X, Y[1], families.QuasiPoisson())
+    gamma = jaxglm.fit(rows, Y[0], families.Gamma("log"))
+    poisson = jaxglm.fit(rows, Y[1], families.QuasiPoisson())
     np.testing.assert_allclose(fits.coefficients, [gamma.coefficients, poisson.coefficients], rtol=1e-8)
     best = optimize.minimize_scalar(
         lambda shape: -np.sum(stats.gamma.logpdf(Y[0], shape, scale=gamma.fitted / shape)), bounds=(1, 20), method="bounded"

@@ -37,7 +37,7 @@ best <- function(d) {
   }
   p <- uniroot(slope, p + c(-2e-2, 2e-2), tol = 1e-11)$root
   found <- at_power(d, p)
-  curvature <- (slope(p + h) - slope(p - h)) / (2 * h)
+  curvature <- (8 * (slope(p + h) - slope(p - h)) - slope(p + 2 * h) + slope(p - 2 * h)) / (12 * h)
   c(list(power = p, power_error = 1 / sqrt(-curvature)), found)
 }
 
