@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxglm import families, fitting, theta
+from jaxglm import families, fitting, power, theta
 from jaxglm.errors import listed
 from jaxglm.family import Family
 from jaxglm.groups import Groups, absent, factorize, factorize_column, sort_rows
@@ -235,11 +235,11 @@ def fit_observations(
     if model.estimator is None:
         solution = fitting.fit(task, progress)
     else:
-        fitted = theta.fit(task, progress)
-        solution, errors, model = fitted.solution, fitted.standard_errors, theta.with_theta(model, fitted.theta)
+        found = (power if model.estimator == "profile_likelihood" else theta).fit(task, progress)
+        solution, errors, model = found.solution, found.standard_errors, found.of(model)
     if adjust is not None:
         solution = replace(solution, log_likelihood=solution.log_likelihood + adjust)
-    made = finish(solution, model, names, keys, dropped, observations, table, replace(task, family=model), theta_errors=errors)
+    made = finish(solution, model, names, keys, dropped, observations, table, replace(task, family=model), shape_errors=errors)
     return concluded(replace(made, penalized=penalty is not None), kind, stated)
 
 

@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("--by", action="append", default=[], metavar="COLUMN", help="a key column; repeat, or separate by commas")
     fit.add_argument("--theta", help="of negative_binomial: a number or a column; else estimated")
     fit.add_argument("--adjusted", action="store_true", help="estimate theta by Cox and Reid's adjusted likelihood")
-    fit.add_argument("--power", help="of tweedie: a number or a column")
+    fit.add_argument("--power", help="of tweedie: a number or a column; else estimated")
     fit.add_argument("--weights", metavar="COLUMN", help="of rows; prior weights unless --weights-kind is given")
     fit.add_argument("--weights-kind", default="prior", choices=KINDS, help="what weights mean")
     fit.add_argument("--offset", metavar="COLUMN", help="added to eta")

@@ -8,7 +8,7 @@
 | `Gamma` | mu^2 | estimated |
 | `InverseGaussian` | mu^3 | estimated |
 | `NegativeBinomial(theta)` | mu + mu^2 / theta | 1, theta given or estimated |
-| `Tweedie(power)` | mu^power | estimated |
+| `Tweedie(power)` | mu^power | estimated; power given or estimated |
 | `Quasi(variance)`, `QuasiBinomial`, `QuasiPoisson` | as named | estimated, no likelihood |
 
 Each is a function that returns a `Family`. One of your own needs a variance function and a unit deviance:
@@ -285,14 +285,22 @@ def NegativeBinomial(theta: Any = None, link: str | Link | None = None, *, adjus
     )
 
 
-def Tweedie(power: Any, link: str | Link | None = None) -> Family:
+def Tweedie(power: Any = None, link: str | Link | None = None) -> Family:
     """Nonnegative responses with V(mu) = mu^power, power >= 1, dispersion estimated. Links: log, identity, Power.
 
     power: a number, one a fit, or the name of a column. From 2 upwards, responses must be positive. The likelihood has
-    no closed form: log-likelihood, AIC and BIC are NaN.
+    no closed form: log-likelihood, AIC and BIC are NaN. Without a power, `jaxglm.fit` and `glm` estimate it for each fit by
+    profile likelihood, between 1 and 2 (`jaxglm.power`); its maximum is then the log-likelihood, and AIC counts the power.
+    Raises ValueError for a power below 1.
+
+    >>> from jaxglm import families
+    >>> families.Tweedie(1.5).parameters["power"], families.Tweedie().estimator
+    (1.5, 'profile_likelihood')
     """
-    power = _shape_parameter("power", power)
-    return _build("tweedie", link, _POWER, valid_response=_tweedie_response, parameters={"power": power})
+    estimator = "profile_likelihood" if power is None else None
+    power = math.nan if power is None else _shape_parameter("power", power)
+    shape = {"valid_response": _tweedie_response, "parameters": {"power": power}, "estimator": estimator}
+    return _build("tweedie", link, _POWER, **shape)
 
 
 def Quasi(variance: str = "constant", link: str | Link | None = None) -> Family:
@@ -355,7 +363,7 @@ _NAMED: dict[str, Callable[..., Family]] = {
 
 def named(family: str | Family, link: str | Link | None = None, **parameters: Any) -> Family:
     """The family with this name, its link and its shape parameters (`theta`, `power`, `variance`); a negative binomial
-    without a theta estimates it.
+    without a theta estimates it, and so does a Tweedie family without a power.
 
     A `Family` is returned as it is. Raises ValueError for unknown names, links and shape parameters.
     """
@@ -375,6 +383,4 @@ def named(family: str | Family, link: str | Link | None = None, **parameters: An
     for name in parameters:
         if name not in shapes:
             raise ValueError(f"the {key} family has no parameter {name!r}")
-    if key == "tweedie" and "power" not in parameters:
-        raise ValueError("the tweedie family needs a power, for example families.Tweedie(power=1.5)")
     return _NAMED[key](link=link, **parameters)

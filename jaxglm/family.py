@@ -46,7 +46,8 @@ class Family:
     expected_deviance(precision): optional, the expected unit deviance of a row by its precision, prior weight over
     dispersion, where the deviance over the dispersion is the likelihood's; bias reduction of the dispersion needs it.
     canonical: the name of the link under which observed and expected information are the same.
-    estimator: how a shape parameter that is estimated is, "maximum_likelihood" or "cox_reid"; None where it is given.
+    estimator: how a shape parameter that is estimated is, "maximum_likelihood", "cox_reid" or "profile_likelihood" (a Tweedie
+    power); None where it is given.
     """
 
     name: str = field(metadata=STATIC)
@@ -141,7 +142,7 @@ class Family:
     @property
     def counts_dispersion(self) -> bool:
         """Whether AIC counts an estimated dispersion, as R's does for families with a likelihood."""
-        return self.dispersion is None and self.log_likelihood is not None
+        return self.dispersion is None and (self.log_likelihood is not None or self.estimator is not None)
 
     @property
     def n_shapes(self) -> int:

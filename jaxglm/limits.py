@@ -14,7 +14,7 @@ import numpy as np
 from jaxglm.ends import Ends, ends, log_likelihoods, sides
 from jaxglm.family import Family
 from jaxglm.irls.solution import Solution
-from jaxglm.packing import Stacked, owners, reweighted
+from jaxglm.packing import Stacked, gather, owners, reweighted
 from jaxglm.recession import Separated
 from jaxglm.status import Status
 from jaxglm.task import Task
@@ -30,6 +30,17 @@ def infinite_eta(X: np.ndarray, direction: np.ndarray) -> np.ndarray:
     products = X * direction
     change = products.sum(axis=-1)
     return np.where(np.abs(change) > CANCELLED * np.abs(products).sum(axis=-1), np.sign(change), 0.0)
+
+
+def remaining(task: Task, found: Solution, groups: np.ndarray) -> Task:
+    """The task of fitting what the directions of separated groups leave alone: the rows that they do not move, and the columns
+    that are not aliased."""
+    rows = gather(task.source, groups)
+    owner, kept = owners(rows), ~found.aliased[groups]
+    present = rows.weights > 0
+    X = np.where(present[:, None] & kept[owner], rows.X, 0.0)
+    moved = infinite_eta(X, found.direction[groups][owner]) != 0
+    return task.subset(reweighted(rows, np.where(present & ~moved, rows.weights, 0.0), X), groups)
 
 
 def put_limits(

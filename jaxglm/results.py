@@ -23,15 +23,16 @@ from jaxglm.inference import Inference
 from jaxglm.irls.solution import Solution
 from jaxglm.observations import Observations
 from jaxglm.residuals import RowQuantities, means, require_type, row_quantities
+from jaxglm.shapes import Shapes
 from jaxglm.status import Method, Status
 from jaxglm.tables import Table
 from jaxglm.task import Task
 
-OF_FITS = ("degrees", "unscaled", "bootstrapped", "theta_errors")  # fields by group, or None
+OF_FITS = ("degrees", "unscaled", "bootstrapped", "shape_errors")  # fields by group, or None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GLMResults(Inference):
+class GLMResults(Inference, Shapes):
     """The result of `jaxglm.glm`, `fit` and `scan`.
 
     With many fits, every array has a leading axis g; with one, there is none and scalars are plain. p coefficients.
@@ -63,7 +64,7 @@ class GLMResults(Inference):
     weights_kind: str = "prior"
     bootstrapped: Bootstrap | None = None
     penalized: bool = False
-    theta_errors: np.ndarray | None = None  # (g,), where theta was estimated
+    shape_errors: np.ndarray | None = None  # (g,), where theta or power was estimated
 
     @property
     def many(self) -> bool:
@@ -116,12 +117,13 @@ class GLMResults(Inference):
 
     @property
     def log_likelihood(self) -> Any:
-        """With R's constants; NaN for quasi and Tweedie families."""
+        """With R's constants; NaN for quasi families, and for Tweedie's unless the power was estimated: then it is the maximum
+        over power and dispersion."""
         return self._squeezed(self.solution.log_likelihood)
 
     @property
     def n_parameters(self) -> Any:
-        """What AIC and BIC count: independent coefficients, and estimated dispersion and theta."""
+        """What AIC and BIC count: independent coefficients, and estimated dispersion, theta and power."""
         return self._squeezed(self.solution.rank + self.family.n_shapes)
 
     @property
@@ -139,17 +141,6 @@ class GLMResults(Inference):
     def dispersion(self) -> Any:
         """Pearson's statistic over the residual degrees of freedom, or the number where it is known."""
         return self._squeezed(self.solution.dispersion)
-
-    @property
-    def theta(self) -> Any:
-        """The negative binomial's theta, infinite where Poisson is best; NaN for other families."""
-        theta = self.family.parameters.get("theta", np.nan)
-        return self._squeezed(np.broadcast_to(np.asarray(theta, float), (len(self),)))
-
-    @property
-    def theta_standard_error(self) -> Any:
-        """Of an estimated theta; NaN where it is infinite, and where it was given."""
-        return self._squeezed(np.full(len(self), np.nan) if self.theta_errors is None else self.theta_errors)
 
     @property
     def df_residual(self) -> Any:
@@ -387,12 +378,12 @@ def finish(
     table: Table | None = None,
     task: Task | None = None,
     *,
-    theta_errors: np.ndarray | None = None,
+    shape_errors: np.ndarray | None = None,
 ) -> GLMResults:
     """The result of a call, and its one warning about fits that did not converge."""
     unassigned = 0 if keys is None else keys.n_missing
     has_offset = observations.offset is not None if table is None else table.unnamed_offset
     made = GLMResults(solution, model, list(names), keys, dropped, observations, table, unassigned, has_offset, task)
-    result = replace(made, theta_errors=theta_errors)
+    result = replace(made, shape_errors=shape_errors)
     summary.warn(result)
     return result

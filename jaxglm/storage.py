@@ -49,8 +49,8 @@ def save(result: Any, path: Any) -> None:
         arrays["replicates"] = result.bootstrapped.coefficients
         if result.bootstrapped.acceleration is not None:
             arrays["acceleration"] = result.bootstrapped.acceleration
-    if result.theta_errors is not None:
-        arrays["theta_errors"] = result.theta_errors
+    if result.shape_errors is not None:
+        arrays["shape_errors"] = result.shape_errors
     arrays |= {f"family_{name}": np.asarray(value) for name, value in family.parameters.items()}
     if result.keys is not None:
         for i, key in enumerate(result.keys.keys):
@@ -123,7 +123,7 @@ def load(path: Any, family: Family | None = None) -> Any:
         degrees=arrays.get("degrees"),
         weights_kind=meta.get("weights_kind", "prior"),
         bootstrapped=_bootstrap(meta, arrays),
-        theta_errors=arrays.get("theta_errors"),
+        shape_errors=arrays.get("shape_errors"),
     )
 
 

@@ -16,8 +16,8 @@ from jaxglm.influence import influence
 from jaxglm.status import Status
 
 SCALARS = (
-    "deviance", "null_deviance", "log_likelihood", "aic", "bic", "dispersion", "theta", "df_residual", "df_null", "rank",
-    "n_obs", "n_iterations", "status", "converged", "method", "n_dropped", "verdict",
+    "deviance", "null_deviance", "log_likelihood", "aic", "bic", "dispersion", "theta", "power", "df_residual", "df_null",
+    "rank", "n_obs", "n_iterations", "status", "converged", "method", "n_dropped", "verdict",
 )  # fmt: skip
 TERMS = ("term", "estimate", "std_error", "statistic", "p_value", "log10_p", "q_value", "conf_low", "conf_high", "status")
 ROWS = ("y", "weight", "offset")

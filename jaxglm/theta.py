@@ -31,7 +31,7 @@ from jaxglm.family import Family
 from jaxglm.irls.blocks import default_device, shares
 from jaxglm.irls.joint import Estimate, Group, Point, Seen, estimate_shared, estimate_tiles, profile_tiles
 from jaxglm.irls.solution import Solution, is_lost
-from jaxglm.limits import infinite_eta
+from jaxglm.limits import remaining
 from jaxglm.packing import EMPTY, Call, Crossed, Stacked, gather, owners, placed, reweighted, tiles
 from jaxglm.status import Status
 from jaxglm.task import Task
@@ -51,6 +51,10 @@ class Fitted:
     solution: Solution
     theta: np.ndarray
     standard_errors: np.ndarray
+
+    def of(self, family: Family) -> Family:
+        """A family with the estimates."""
+        return with_theta(family, self.theta)
 
 
 @dataclass(frozen=True)
@@ -124,13 +128,7 @@ def _estimate(task: Task, base: Solution, adjusted: bool) -> Known:
 
 def _of_the_rest(task: Task, base: Solution, groups: np.ndarray, adjusted: bool) -> Known:
     """What the rows say of separated groups that their directions leave alone."""
-    rows = gather(task.source, groups)
-    owner, kept = owners(rows), ~base.aliased[groups]
-    present = rows.weights > 0
-    X = np.where(present[:, None] & kept[owner], rows.X, 0.0)
-    moved = infinite_eta(X, base.direction[groups][owner]) != 0
-    rest = reweighted(rows, np.where(present & ~moved, rows.weights, 0.0), X)
-    inner = task.subset(rest, groups)
+    inner = remaining(task, base, groups)
     found = fitting.fit(inner)
     again = found.status == Status.SEPARATED  # a direction that the first has left alone moves no row that it has not
     found.status[again] = Status.STEP_FAILED

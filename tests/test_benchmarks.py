@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # `benchmarks` is beside the package, not in it
 
-from benchmarks import adapters, cli, plots, report, runner, scaling, targets, workloads
+from benchmarks import adapters, cli, plots, report, runner, scaling, targets, theta, workloads
 from benchmarks.adapters import plink2
 from benchmarks.adapters.interface import CannotRun, Job, Library, Setting
 from benchmarks.checks import Found, References, faults, largest_error, reference
@@ -202,3 +202,31 @@ def test_libraries_are_named_once():
     assert all(isinstance(library, Library) and library.timed for library in adapters.LIBRARIES)
     with pytest.raises(ValueError, match="there is no library 'nothing'"):
         adapters.named(["nothing"])
+
+
+def test_thetas_are_checked():
+    """An independent likelihood has score zero at our thetas, and not beside them; glmGamPoi's are near, if it is there."""
+    problem = theta.problem_of(60)
+    found = theta.by_jaxglm(problem)()[0]
+    score, error = theta.check(problem, found)
+    assert score < 1e-6
+    assert error < 1e-11
+    beside = dataclasses.replace(found, theta=found.theta * 1.01)
+    assert theta.check(problem, beside)[0] > 1e-3
+    measured = theta.measure(60, 1)
+    assert measured.score == score
+    if "glmgampoi" in measured.times:
+        assert measured.apart < theta.APART
+
+
+def test_promises_about_thetas():
+    times = {"jaxglm": theta.Times((1.0, 2.0, 1.0), (1.0, 1.0, 1.0)), "glmgampoi": theta.Times((8.0, 14.0, 9.0), (7.0,) * 3)}
+    kept = theta.Report(
+        100, times, theta.median_ratio(times["glmgampoi"].wall, times["jaxglm"].wall), 7.0, 1e-9, 0.0, 0.001, 99
+    )
+    assert kept.ratio == 8.0
+    assert kept.missed == []
+    assert "| times faster | 8.0 | 7.0 |" in theta.lines(kept)
+    broken = dataclasses.replace(kept, ratio=4.0, apart=0.02, score=1e-3)
+    assert len(broken.missed) == 3
+    assert theta.lines(broken)[-1] == "Not kept: 4.0 times glmGamPoi's speed."

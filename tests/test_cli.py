@@ -135,6 +135,7 @@ ARGUMENTS = {
         {"family": jaxglm.families.NegativeBinomial("theta"), "by": "shop"},
     ),
     "power": (["--family", "tweedie", "--power", "1.4"], {"family": jaxglm.families.Tweedie(1.4)}),
+    "power, estimated": (["--family", "tweedie"], {"family": jaxglm.families.Tweedie()}),
     "precision": (["--family", "poisson", "--precision", "float32"], {"family": "poisson", "precision": "float32"}),
     "device": (["--family", "poisson", "--device", "cpu"], {"family": "poisson", "device": "cpu"}),
 }

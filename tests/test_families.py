@@ -241,7 +241,6 @@ NAMED_ERRORS = [
     (("poisson", "logit"), {}, ValueError, "the poisson family has no link 'logit'. Its links: log, identity"),
     (("poisson", "logg"), {}, ValueError, r"no link 'logg'\. Did you mean 'log'\?"),
     (("negative_binomial",), {"theta": -1.0}, ValueError, "theta must be positive"),
-    (("tweedie",), {}, ValueError, "needs a power"),
     (("tweedie",), {"power": 0.5}, ValueError, "power must be at least 1"),
     (("poisson",), {"theta": 1.0}, ValueError, "no parameter 'theta'"),
     (("quasi",), {"variance": "mu^x"}, ValueError, "no variance function 'mu\\^x'"),

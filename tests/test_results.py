@@ -47,8 +47,8 @@ QUANTITIES = [
 ]  # fmt: skip
 TIDY = ["term", "estimate", "std_error", "statistic", "p_value", "log10_p", "conf_low", "conf_high", "status"]
 GLANCE = [
-    "deviance", "null_deviance", "log_likelihood", "aic", "bic", "dispersion", "theta", "df_residual", "df_null", "rank",
-    "n_obs", "n_iterations", "status", "converged", "method", "n_dropped", "verdict",
+    "deviance", "null_deviance", "log_likelihood", "aic", "bic", "dispersion", "theta", "power", "df_residual", "df_null",
+    "rank", "n_obs", "n_iterations", "status", "converged", "method", "n_dropped", "verdict",
 ]  # fmt: skip
 X = np.column_stack([np.ones(24), np.linspace(-1, 1, 24), np.arange(24) % 2])
 Y = RNG.poisson(np.exp(0.7 + 0.4 * X[:, 1]), (3, 24)).astype(float)
