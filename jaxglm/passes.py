@@ -18,7 +18,8 @@ from jax import Array
 
 from jaxglm.designs import Dense
 from jaxglm.family import Family
-from jaxglm.fitting import arithmetic, calls_of, fits_in_a_call
+from jaxglm.calls import arithmetic, calls_of
+from jaxglm.fitting import fits_in_a_call
 from jaxglm.irls.blocks import CACHE, FEWEST_SHARED, MEMORY, default_device
 from jaxglm.irls.problem import typed
 from jaxglm.irls.ragged import over_blocks
