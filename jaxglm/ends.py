@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array
 
 from jaxglm.family import Family
+from jaxglm.irls.edge import edge_of
 from jaxglm.irls.loop import toward_infinity
 from jaxglm.irls.problem import typed
 from jaxglm.packing import Stacked, owners
@@ -82,3 +83,29 @@ def _by_row(function: Callable[..., Any], family: Family, rows: Stacked, *values
 @partial(jax.jit, static_argnums=0)
 def _evaluate(function: Callable[..., Any], family: Family, *values: Array) -> Any:
     return function(family, *values)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class AtEdge:
+    """Of each row, (n,): the `side` of its edge (`irls.edge`); its `slack`; its score and expected weight, prior weight
+    included."""
+
+    side: Any
+    slack: Any
+    score: Any
+    weight: Any
+
+
+def at_edges(family: Family, rows: Stacked, eta: np.ndarray, mean_response: np.ndarray) -> AtEdge:
+    """How rows at eta (n,) stand to their edges; mean_response: of the groups. Absent rows have no edge, score or weight."""
+    present = rows.weights > 0
+    y, weights = np.where(present, rows.y, HARMLESS), np.where(present, rows.weights, 0.0)
+    safe = np.where(present, eta, np.asarray(family.link(HARMLESS)) if not family.link.parameters else 0.5)
+    found = _by_row(_at_edge, family, rows, y, safe, weights, mean_response[owners(rows)])
+    return jax.tree.map(lambda leaf: np.where(present, leaf, 0.0), found)
+
+
+def _at_edge(family: Family, y: Array, eta: Array, weights: Array, mean_response: Array) -> AtEdge:
+    edge, mean = edge_of(family, y, mean_response), family.link.mean(eta)
+    return AtEdge(edge.side, edge.slack(eta), weights * family.score_at(y, mean), weights * family.weight_at(mean))

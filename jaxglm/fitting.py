@@ -8,7 +8,8 @@ led. That is enough for nearly all of them. What it reports then decides:
   tell (`irls.normal`);
 - separated: the limits, from a fit of the rows that stay undecided (`jaxglm.separation`), or if so wished estimates with
   less bias, which are finite;
-- stopped without an answer, where estimates could be infinite: a linear programme tells separated from slow.
+- stopped without an answer, where estimates could be infinite: a linear programme tells separated from slow;
+- lost or slow for another reason: up a ladder of other ways to the same optimum (`ladder`).
 
 Where all scores are adjusted to reduce bias there is one way for all, by normal equations or orthogonal factorization.
 
@@ -18,7 +19,6 @@ No group waits for another longer than its block, and none changes another's num
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxglm.calls import arithmetic, calls_of
 from jaxglm.elastic_net import (
     Paths,
     free_columns,
@@ -47,17 +48,16 @@ from jaxglm.irls.ragged import Lanes, solve_tiles
 from jaxglm.irls.solution import Solution, nothing, reported, store
 from jaxglm.irls.solve import Data
 from jaxglm.kernels import steps
+from jaxglm.ladder import climb
 from jaxglm.large import is_large, solve_large
 from jaxglm.packing import (
     EMPTY,
     Call,
     Crossed,
-    Layout,
     gather,
     lane_rows,
     per_lane,
     placed,
-    plan,
     tiles,
 )
 from jaxglm.penalty import Net
@@ -66,10 +66,6 @@ from jaxglm.status import Status
 from jaxglm.task import Task
 from jaxglm.threads import cores, in_threads
 
-SMALL, LARGE = Layout(lanes=64, rows=32), Layout(lanes=1, rows=2048)
-FEW = Layout(lanes=8, rows=32)  # of groups that need all precautions
-WIDE, TALL = Layout(1024, 32, (2**19, 2**22)), Layout(16, 2048, (2**19, 2**22))  # SMALL and LARGE for a GPU
-MANY_ROWS = 4096  # groups with more rows than this go by themselves
 PORTION = 2**22  # rows of groups that are looked at for separation at a time
 CALL, CALL_ON_GPU = 2**22, 2**26  # numbers of the fits' own in one call of fits with equally many rows
 CALLS = 8  # into which a job large enough is cut for each core, or for a GPU
@@ -102,8 +98,14 @@ def fit(task: Task, progress: Progress | None = None, plain: bool = True, limits
         else:
             _carefully(task, found, groups, groups)
         if limits:
-            list(in_threads(partial(settle, task, found, fit=fit), list(_portions(task, groups)), task.device))
+            list(in_threads(partial(_last, task, found), list(_portions(task, groups)), task.device))
     return reported(found)
+
+
+def _last(task: Task, found: Solution, groups: np.ndarray) -> None:
+    """What becomes of groups that may be separated, and of those that have failed."""
+    settle(task, found, groups, fit)
+    climb(task, found, groups, fit)
 
 
 def fit_free(task: Task, net: Net, progress: Progress | None = None) -> Solution:
@@ -149,31 +151,6 @@ def _portions(task: Task, groups: np.ndarray) -> Iterator[np.ndarray]:
     """The groups in portions of not too many rows."""
     portion = np.cumsum(task.source.sizes[groups]) // PORTION
     yield from np.split(groups, np.flatnonzero(np.diff(portion)) + 1)
-
-
-@contextmanager
-def arithmetic(device: Any = None) -> Iterator[None]:
-    """float64 available, on this device, without touching JAX's configuration."""
-    with ExitStack() as stack:
-        stack.enter_context(jax.enable_x64(True))
-        if device is not None:
-            stack.enter_context(jax.default_device(device))
-        yield
-
-
-def _layouts(task: Task, plain: bool) -> tuple[Layout, Layout]:
-    device = task.device or jax.devices()[0]
-    if device.platform != "cpu":
-        return WIDE, TALL
-    return (SMALL if plain else FEW), LARGE
-
-
-def calls_of(task: Task, groups: np.ndarray, plain: bool) -> list[Call]:
-    """The calls in which groups of any sizes are worked on."""
-    sizes = task.source.sizes
-    many = sizes[groups] > MANY_ROWS
-    small, large = _layouts(task, plain)
-    return [*plan(sizes, groups[~many], small), *plan(sizes, groups[many], large)]
 
 
 def _solve_call(task: Task, options: IRLS, plain: bool, call: Call) -> Solution:

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxglm.calls import arithmetic, calls_of
 from jaxglm.designs import Dense
 from jaxglm.family import Family
-from jaxglm.fitting import arithmetic, calls_of, fits_in_a_call
+from jaxglm.fitting import fits_in_a_call
 from jaxglm.irls import lanes
 from jaxglm.irls.blocks import CACHE, FEWEST_SHARED, MEMORY, default_device
 from jaxglm.irls.options import IRLS

@@ -52,6 +52,10 @@ class Method(enum.IntEnum):
     MEAN_BIAS_REDUCED = 2
     MEDIAN_BIAS_REDUCED = 3
     JEFFREYS = 4
+    OTHER_START = 5
+    DAMPED = 6
+    LBFGS = 7
+    BOUNDARY = 8
 
     @property
     def reduces_bias(self) -> bool:

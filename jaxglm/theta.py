@@ -27,6 +27,7 @@ import jax
 import numpy as np
 
 from jaxglm import fitting
+from jaxglm.calls import arithmetic, calls_of
 from jaxglm.family import Family
 from jaxglm.irls.blocks import default_device, shares
 from jaxglm.irls.joint import Estimate, Group, Point, Seen, estimate_shared, estimate_tiles, profile_tiles
@@ -166,7 +167,7 @@ def _shared(task: Task, base: Solution, groups: np.ndarray, adjusted: bool) -> E
         picked = [np.broadcast_to(1.0 if v is None else v, (source.g, n))[members] for v in (source.y, source.weights)]
         offset = None if source.offset is None else np.broadcast_to(source.offset, (source.g, n))[members]
         given = _padded((*picked, offset, _group(task, base, members)), size)
-        with fitting.arithmetic(task.device):
+        with arithmetic(task.device):
             found = estimate_shared(placed(X, float), *given, lanes=lanes, adjusted=adjusted)
             return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(members)], found)
 
@@ -190,7 +191,7 @@ def _in_tiles(task: Task, groups: np.ndarray, program: Any, values: Any) -> Any:
     place[groups] = np.arange(len(groups))
 
     def solve(call: Call) -> Any:
-        with fitting.arithmetic(task.device):
+        with arithmetic(task.device):
             packed = tiles(task.source, call, np.float64, scaled=True)
             index = place[np.maximum(call.groups, 0)]
             lane = jax.tree.map(lambda leaf: np.asarray(leaf)[index], values)
@@ -204,7 +205,7 @@ def _in_tiles(task: Task, groups: np.ndarray, program: Any, values: Any) -> Any:
             used = call.groups != EMPTY
             return jax.tree.map(lambda leaf: np.asarray(leaf)[used], found)
 
-    calls = list(fitting.calls_of(task, groups, True))
+    calls = list(calls_of(task, groups, True))
     found = _joined(in_threads(solve, calls, task.device))
     order = np.argsort(place[np.concatenate([call.members for call in calls])])
     return jax.tree.map(lambda leaf: leaf[order], found)

@@ -26,13 +26,14 @@ LAYERS = [
     "errors status threads links logarithms deviances family log_likelihoods count_overdispersion tweedie_density families",
     "designs linalg penalty rows",
     "irls irls.options irls.carry irls.seldom irls.working irls.problem irls.normal irls.loop irls.solution irls.adjusted "
-    "irls.lasso irls.path irls.plain irls.solve irls.alike irls.blocks irls.many irls.ragged irls.joint irls.fused "
+    "irls.lasso irls.path irls.plain irls.solve irls.alike irls.blocks irls.many irls.ragged irls.joint "
+    "irls.edge irls.starts irls.damped irls.boundary irls.descent irls.fused "
     "irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled irls.fused.kernel "
     "irls.fused.launch irls.fused.guard irls.lanes irls.lanes.code irls.lanes.functions irls.lanes.entries "
     "irls.lanes.translate irls.lanes.program irls.lanes.kernel irls.lanes.machine irls.lanes.run irls.lanes.guard "
     "irls.borrowed irls.borrowed.instructions irls.borrowed.calls irls.borrowed.design",
-    "check recession separation crossings packing task kernels large ends limits separated elastic_net fitting theta passes "
-    "power",
+    "check recession separation crossings packing task calls kernels large ends limits separated elastic_net boundary ladder "
+    "fitting theta passes power",
     "groups observations tails discovery missing wald profile residuals leverage cluster_sums sandwich bootstrap robust "
     "weights influence log_tails distributions quantile_residuals portions overdispersion zero_inflation verdict columns "
     "frames terms formula_parsing formula formula_variation prediction tables diagnostics summary storage hypotheses "
@@ -52,8 +53,10 @@ PLACES = {  # where an outside library may be imported, at the top of the module
     "pandas": {"columns", "datasets", "formula", "formula_variation", "frames"},
     "polars": {"columns"},
     "llvmlite": {"irls.lanes.machine"},
+    "optax": {"irls.descent"},
     "scipy": {
         "bootstrap",
+        "boundary",
         "distributions",
         "groups",
         "influence",

@@ -8,6 +8,7 @@ import pytest
 
 import jaxglm
 from jaxglm import families, fitting, irls, theta
+from jaxglm.calls import arithmetic
 from jaxglm.packing import Crossed
 from jaxglm.status import Status
 from jaxglm.task import Task
@@ -103,7 +104,7 @@ def test_adjusted_score_is_zero_and_the_careful_way_agrees(shared):
     g = len(Y)
     for fit, adjusted in zip(fits, (False, True), strict=True):
         task = Task(Crossed(X, Y, None, np.broadcast_to(OFFSET, Y.shape), g), theta.given(ML, np.inf))
-        with fitting.arithmetic():
+        with arithmetic():
             known = theta._carefully(task, fitting.fit(task), np.arange(g), adjusted)
         np.testing.assert_allclose(known.alpha, 1.0 / fit.theta, rtol=1e-8)
         np.testing.assert_allclose(known.coefficients, fit.coefficients, rtol=1e-8)
