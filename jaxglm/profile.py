@@ -39,7 +39,7 @@ from jaxglm.irls.solution import Solution
 from jaxglm.limits import infinite_eta
 from jaxglm.packing import Picked, Source, gather, reweighted
 from jaxglm.separation import decide, recedes
-from jaxglm.status import Method, Status
+from jaxglm.status import Method, Status, maximises_likelihood
 from jaxglm.task import Task
 
 TOLERANCE = 1e-9  # of an end, in standard errors
@@ -274,7 +274,7 @@ def _portions(result: Any, each: int) -> Iterator[tuple[Profiled, np.ndarray]]:
         jeffreys = jeffreys | (method == Method.MEAN_BIAS_REDUCED)
     if result.family.dispersion is None:
         jeffreys = jeffreys & False
-    plain = method == Method.IRLS
+    plain = maximises_likelihood(method)
     if len(method) and not (plain | jeffreys).any():
         how = Method(int(method[0])).label.replace("_", " ")
         raise ValueError(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import enum
 
+import numpy as np
+
 
 class StatusWarning(UserWarning):
     """One a call: some fits did not converge. It counts them by status and names the first few."""
@@ -40,7 +42,8 @@ class Status(enum.IntEnum):
 
 
 class Method(enum.IntEnum):
-    """How the estimates of a fit were made: by maximum likelihood, or with less bias by adjusted scores.
+    """How the estimates of a fit were made: by maximum likelihood (IRLS, or the rung of the ladder that led to the optimum, see
+    `jaxglm.ladder`), at the boundary of the valid means, by a penalty, or with less bias by adjusted scores.
 
     >>> from jaxglm.status import Method
     >>> Method.IRLS.label
@@ -66,6 +69,11 @@ class Method(enum.IntEnum):
     def label(self) -> str:
         """The lower-case name, as tables print it."""
         return self.name.lower()
+
+
+def maximises_likelihood(methods: np.ndarray) -> np.ndarray:
+    """Which methods (numbers of `Method`) end where the score is zero. At a boundary it is not."""
+    return np.isin(methods, (Method.IRLS, Method.OTHER_START, Method.DAMPED, Method.LBFGS))
 
 
 _MESSAGES = {

@@ -129,21 +129,21 @@ def polish(problem: Problem, center: Array, threshold: Array, keep: Array) -> Po
     return jax.lax.fori_loop(0, STEPS, step, Polished(center, jnp.zeros((), bool), jnp.zeros((), bool)))
 
 
-def _inside(problem: Problem, center: Array, threshold: Array, at: Array) -> Array:
-    """`at`, moved towards `center` until its held rows are clear of rounding."""
+def _clear(problem: Problem, center: Array, inside: Array, threshold: Array, at: Array) -> Array:
+    """`at`, moved towards a point `inside` until the rows that are held near `center` are clear of rounding."""
     family = problem.family
 
     def each(part: Rows) -> Array:
         edge = edge_of(family, part.y, problem.mean_response)
-        slack = edge.slack(part.eta(center))
-        there = (edge.side != 0) & part.present & (slack <= threshold)
+        there = (edge.side != 0) & part.present & (edge.slack(part.eta(center)) <= threshold)
+        slack = edge.slack(part.eta(inside))
         known = jnp.zeros_like(part.y) if part.offset is None else jnp.abs(part.offset)
         terms = jnp.sqrt(part.design.quadratic(jnp.diag(at**2)) * len(at)) + known + jnp.abs(edge.end)
         wanted = ROUNDING * jnp.finfo(problem.dtype).eps * (terms / edge.unit + 1.0)
         return jnp.max(jnp.where(there, wanted / jnp.where(slack > 0, slack, 1e-300), 0.0))
 
     share = accumulate(problem.rows, each, jnp.maximum)
-    return at + jnp.minimum(share, 1.0) * (center - at)
+    return at + jnp.minimum(share, 1.0) * (inside - at)
 
 
 @jax.tree_util.register_dataclass
@@ -159,9 +159,10 @@ class Bounded:
 
 def solve_boundary(problem: Problem, options: IRLS, center: Array, inside: Array, threshold: Array, keep: Array) -> Bounded:
     """The optimum near `center` (p,), the end of the barrier's path, with the rows that are within `threshold` of their edge
-    held there; `inside`: (p,), some point inside, at which what belongs to the null model is computed."""
+    held there; `inside`: (p,), some point inside, towards which held rows are kept clear of their edge, and at which what
+    belongs to the null model is computed."""
     found = polish(problem, center, threshold, keep)
-    at = _inside(problem, center, threshold, found.at)
+    at = _clear(problem, center, inside, threshold, found.at)
     zero, none = jnp.zeros((), problem.dtype), jnp.zeros((), jnp.int32)
     state = State(
         status=jnp.where(problem.sound, Status.CONVERGED, Status.INVALID_DATA).astype(jnp.int32),
