@@ -1,6 +1,7 @@
 """Lanes of a CPU: the arithmetic, the translation, and fits of every layout, against the general path."""
 
 import importlib.util
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -237,3 +238,40 @@ def test_empty_input():
     rows = lanes.Rows(np.ones((0, 5, 3)), np.ones((0, 5)), None, None, np.zeros(0, np.int64), np.zeros(0, np.int64))
     lanes.solve(lanes.Job(rows, families.Binomial(), None, None, IRLS(), np.dtype(np.float64)), found, np.zeros(0, np.int64))
     assert found.coefficients.shape == (0, 3)
+
+
+@pytest.mark.parametrize("lanes_run", [True, False])
+@pytest.mark.parametrize("shape", ["own", "shared", "ragged", "one large"])
+def test_columns_that_are_gone_are_read_as_zeros(shape, lanes_run, monkeypatch):
+    """Whatever goes over the rows: a fit without them is the fit with zeros in their place."""
+    from dataclasses import replace
+
+    from jaxglm import fitting, large
+
+    if not lanes_run:
+        monkeypatch.setattr(lanes, "available", lambda job, device: "not wanted")
+    rng = np.random.default_rng(3)
+    g, n, p = 9, 40, 4
+    X = rng.standard_normal((g, n, p))
+    X[..., 0] = 1.0
+    X[2, :, 3] = X[2, :, 1]  # aliased, unless the other is gone
+    y = (rng.random((g, n)) < 0.5) * 1.0
+    y[4] = X[4, :, 2] > 0  # separated by a column that stays
+    given = {
+        "own": (X, y, {}),
+        "shared": (X[0], y, {}),
+        "ragged": (X.reshape(-1, p), y.reshape(-1), {"groups": rng.permutation(np.repeat(np.arange(g), n))}),
+        "one large": (X.reshape(-1, p), y.reshape(-1), {}),
+    }[shape]
+    if shape == "one large":
+        monkeypatch.setattr(large, "LEAST", 1000)
+        monkeypatch.setattr(large, "cores", lambda: 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        task = jaxglm.fit(*given[:2], "binomial", **given[2]).task
+    gone = np.array([False, True, False, False])
+    zeros = np.where(gone, 0.0, task.source.X)
+    wanted = fitting.fit(replace(task, source=replace(task.source, X=zeros)))
+    found = fitting.fit(replace(task, source=replace(task.source, gone=gone)))
+    for name in ("coefficients", "deviance", "status", "aliased", "infinite", "log_likelihood"):
+        np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=1e-9, atol=1e-12, err_msg=name)
