@@ -118,7 +118,7 @@ def test_many_groups_are_at_the_constrained_optimum(groups):
 
 
 def test_every_shape_gives_the_same(groups):
-    name, family, made, many = groups
+    _, family, made, many = groups
     X, y, weights, offset = (np.concatenate(part) for part in zip(*made, strict=True))
     ids = np.repeat(np.arange(len(made)), len(made[0][1]))
     shuffled = np.random.default_rng(1).permutation(len(ids))
