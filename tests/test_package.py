@@ -23,8 +23,7 @@ FILES = {
 
 # A module imports only from its own layer or from those above it here, and modules never import each other in a circle.
 LAYERS = [
-    "errors status threads links logarithms deviances family log_likelihoods count_overdispersion "
-    "tweedie_density families",
+    "errors status threads links logarithms deviances family log_likelihoods count_overdispersion tweedie_density families",
     "designs linalg penalty rows",
     "irls irls.options irls.carry irls.seldom irls.working irls.problem irls.normal irls.loop irls.solution irls.adjusted "
     "irls.lasso irls.path irls.plain irls.solve irls.alike irls.blocks irls.many irls.ragged irls.joint irls.fused "
