@@ -25,7 +25,7 @@ from jax import Array
 
 from jaxglm.designs import HIGHEST
 from jaxglm.irls.damped import ANY
-from jaxglm.irls.edge import edge_of
+from jaxglm.irls.edge import Edge, edge_of
 from jaxglm.irls.loop import State
 from jaxglm.irls.normal import NORMAL
 from jaxglm.irls.options import IRLS
@@ -33,12 +33,12 @@ from jaxglm.irls.problem import Problem
 from jaxglm.irls.solution import Solution, conclude, null_intercept, statistics
 from jaxglm.irls.working import working
 from jaxglm.penalty import as_matrix, pulled
-from jaxglm.rows import Rows, accumulate
+from jaxglm.rows import Rows, Totals, accumulate, fold
 from jaxglm.status import Method, Status
 
 STEPS = 25
 DEPENDENT = 1e-11  # of the largest eigenvalue of A'A, what counts as none
-ROUNDING = 1024.0  # roundings of an eta, how far inside of its edge a row is left
+ROUNDING = 128.0  # roundings of an eta, how far inside of its edge a row is left
 ARRIVED = 1e-18  # the squared length of a step, in dispersions, that is the last
 
 
@@ -88,6 +88,28 @@ def look(problem: Problem, center: Array, threshold: Array, at: Array) -> Sight:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class _Held:
+    """The eigenvectors (p, p) of A'A, in columns; fixed: those of eigenvalues that are not zero, and inverse: what these
+    divide by."""
+
+    vectors: Array
+    fixed: Array
+    inverse: Array
+
+    def back(self, right: Array) -> Array:
+        """The shortest solution d of A'A d = right, (p,)."""
+        along = self.inverse * jnp.matmul(self.vectors.T, right, precision=HIGHEST)
+        return jnp.matmul(self.vectors, along, precision=HIGHEST)
+
+
+def _solved(held: Array, keep: Array) -> _Held:
+    values, vectors = jnp.linalg.eigh(jnp.where(keep[:, None] & keep, held, 0.0))
+    fixed = values > DEPENDENT * jnp.maximum(values[-1], jnp.finfo(held.dtype).tiny)
+    return _Held(vectors, fixed, jnp.where(fixed, 1.0 / jnp.where(fixed, values, 1.0), 0.0))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Polished:
     """at: (p,); arrived: whether the last step was next to nothing; curved: whether the likelihood curves downwards in all
     directions that the held rows leave."""
@@ -103,12 +125,9 @@ def polish(problem: Problem, center: Array, threshold: Array, keep: Array) -> Po
 
     def step(index: Array, found: Polished) -> Polished:
         seen = look(problem, center, threshold, found.at)
-        values, vectors = jnp.linalg.eigh(jnp.where(pairs, seen.held, 0.0))
-        fixed = values > DEPENDENT * jnp.maximum(values[-1], jnp.finfo(problem.dtype).tiny)
-        inverse = jnp.where(fixed, 1.0 / jnp.where(fixed, values, 1.0), 0.0)
-        lacking = jnp.where(keep, seen.lacking, 0.0)
-        back = jnp.matmul(vectors, inverse * jnp.matmul(vectors.T, lacking, precision=HIGHEST), precision=HIGHEST)
-        null = jnp.where(fixed, 0.0, vectors)
+        held = _solved(seen.held, keep)
+        fixed, back = held.fixed, held.back(seen.lacking)
+        null = jnp.where(fixed, 0.0, held.vectors)
         matrix = jnp.where(pairs, seen.information, jnp.zeros_like(seen.information)) + jnp.diag(jnp.where(keep, 0.0, 1.0))
         uphill = jnp.where(keep, seen.score - jnp.matmul(seen.information, back, precision=HIGHEST), 0.0)
         inner = jnp.matmul(null.T, jnp.matmul(matrix, null, precision=HIGHEST), precision=HIGHEST)
@@ -129,21 +148,39 @@ def polish(problem: Problem, center: Array, threshold: Array, keep: Array) -> Po
     return jax.lax.fori_loop(0, STEPS, step, Polished(center, jnp.zeros((), bool), jnp.zeros((), bool)))
 
 
-def _inside(problem: Problem, center: Array, threshold: Array, at: Array) -> Array:
-    """`at`, moved towards `center` until its held rows are clear of rounding."""
+def _inside(problem: Problem, center: Array, threshold: Array, at: Array, keep: Array) -> Array:
+    """`at`, moved inside until its held rows are clear of rounding: the shortest way, if there is one for all rows, else
+    towards `center`."""
     family = problem.family
 
-    def each(part: Rows) -> Array:
+    def clearance(part: Rows) -> tuple[Edge, Array, Array, Array]:
         edge = edge_of(family, part.y, problem.mean_response)
         slack = edge.slack(part.eta(center))
         there = (edge.side != 0) & part.present & (slack <= threshold)
         known = jnp.zeros_like(part.y) if part.offset is None else jnp.abs(part.offset)
         terms = jnp.sqrt(part.design.quadratic(jnp.diag(at**2)) * len(at)) + known + jnp.abs(edge.end)
         wanted = ROUNDING * jnp.finfo(problem.dtype).eps * (terms / edge.unit + 1.0)
-        return jnp.max(jnp.where(there, wanted / jnp.where(slack > 0, slack, 1e-300), 0.0))
+        return edge, there, slack, wanted
 
-    share = accumulate(problem.rows, each, jnp.maximum)
-    return at + jnp.minimum(share, 1.0) * (center - at)
+    def each(part: Rows) -> tuple[Array, Array, Totals]:
+        edge, there, slack, wanted = clearance(part)
+        right = jnp.where(there, edge.side * wanted / edge.unit, 0.0)
+        share = jnp.max(jnp.where(there, wanted / jnp.where(slack > 0, slack, 1e-300), 0.0))
+        gram = part.design.gram(jnp.where(there, edge.unit**-2.0, 0.0))
+        return gram, part.design.transposed_dot(right[None, :])[:, 0], Totals((), share)
+
+    held, right, totals = accumulate(
+        problem.rows, each, lambda a, b: (a[0] + b[0], a[1] + b[1], a[2].merge(b[2]))
+    )
+    shortest = _solved(held, keep).back(right)
+
+    def short(part: Rows) -> Totals:
+        edge, there, _, wanted = clearance(part)
+        gained = edge.side * part.design.dot(shortest) / edge.unit
+        return Totals((), jnp.any(there & (gained < 0.5 * wanted)))
+
+    inside = jnp.where(fold(problem.rows, short).peaks, jnp.minimum(totals.peaks, 1.0) * (center - at), shortest)
+    return at + inside
 
 
 @jax.tree_util.register_dataclass
@@ -161,7 +198,7 @@ def solve_boundary(problem: Problem, options: IRLS, center: Array, inside: Array
     """The optimum near `center` (p,), the end of the barrier's path, with the rows that are within `threshold` of their edge
     held there; `inside`: (p,), some point inside, at which what belongs to the null model is computed."""
     found = polish(problem, center, threshold, keep)
-    at = _inside(problem, center, threshold, found.at)
+    at = _inside(problem, center, threshold, found.at, keep)
     zero, none = jnp.zeros((), problem.dtype), jnp.zeros((), jnp.int32)
     state = State(
         status=jnp.where(problem.sound, Status.CONVERGED, Status.INVALID_DATA).astype(jnp.int32),
