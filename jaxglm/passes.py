@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxglm.calls import arithmetic, calls_of
 from jaxglm.designs import Dense
 from jaxglm.family import Family
-from jaxglm.calls import arithmetic, calls_of
 from jaxglm.fitting import fits_in_a_call
 from jaxglm.irls.blocks import CACHE, FEWEST_SHARED, MEMORY, default_device
 from jaxglm.irls.problem import typed

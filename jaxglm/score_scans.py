@@ -30,9 +30,9 @@ from jax import Array
 
 from jaxglm import discovery, families, tables, wald
 from jaxglm.arrays import Scan, fit_observations, named_device, one_a_fit, pose_scan
+from jaxglm.calls import arithmetic
 from jaxglm.designs import HIGHEST, Shared
 from jaxglm.family import Family
-from jaxglm.calls import arithmetic
 from jaxglm.fitting import as_numbers
 from jaxglm.groups import Groups
 from jaxglm.irls.options import IRLS

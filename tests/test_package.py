@@ -25,12 +25,12 @@ FILES = {
 LAYERS = [
     "errors status threads links logarithms deviances family log_likelihoods count_overdispersion families",
     "designs linalg penalty rows",
-    "irls irls.options irls.carry irls.seldom irls.working irls.problem irls.normal irls.loop irls.solution irls.adjusted "
+    "irls irls.options irls.carry irls.seldom irls.working irls.problem irls.normal irls.loop irls.solution irls.edge irls.starts irls.damped irls.boundary irls.descent irls.adjusted "
     "irls.lasso irls.path irls.plain irls.solve irls.alike irls.blocks irls.many irls.ragged irls.joint irls.fused "
     "irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled irls.fused.kernel "
     "irls.fused.launch irls.fused.guard irls.lanes irls.lanes.code irls.lanes.functions irls.lanes.entries "
     "irls.lanes.translate irls.lanes.program irls.lanes.kernel irls.lanes.machine irls.lanes.run irls.lanes.guard",
-    "check separation crossings packing task kernels large ends limits separated elastic_net fitting theta passes",
+    "check separation crossings packing task calls kernels large ends limits separated boundary ladder elastic_net fitting theta passes",
     "groups observations tails discovery missing wald profile residuals leverage sandwich bootstrap robust weights "
     "influence log_tails distributions quantile_residuals portions overdispersion zero_inflation verdict columns frames "
     "terms formula_parsing formula formula_variation prediction tables diagnostics summary storage hypotheses conclusions "
@@ -50,8 +50,10 @@ PLACES = {  # where an outside library may be imported, at the top of the module
     "pandas": {"columns", "datasets", "formula", "formula_variation", "frames"},
     "polars": {"columns"},
     "llvmlite": {"irls.lanes.machine"},
+    "optax": {"irls.descent"},
     "scipy": {
         "bootstrap",
+        "boundary",
         "distributions",
         "groups",
         "influence",
@@ -67,7 +69,7 @@ PLACES = {  # where an outside library may be imported, at the top of the module
     "matplotlib": {"pictures.canvas"},
     "duckdb": set(),
 }
-HEAVY = ("pandas", "formulaic", "narwhals", "pyarrow", "matplotlib", "scipy.optimize", "polars", "duckdb")
+HEAVY = ("pandas", "formulaic", "narwhals", "pyarrow", "matplotlib", "scipy.optimize", "polars", "duckdb", "optax")
 
 LOOK = f"""
 import json, sys

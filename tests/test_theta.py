@@ -8,6 +8,7 @@ import pytest
 
 import jaxglm
 from jaxglm import families, fitting, irls, theta
+from jaxglm.calls import arithmetic
 from jaxglm.packing import Crossed
 from jaxglm.status import Status
 from jaxglm.task import Task

@@ -169,9 +169,7 @@ def _inside(problem: Problem, center: Array, threshold: Array, at: Array, keep: 
         gram = part.design.gram(jnp.where(there, edge.unit**-2.0, 0.0))
         return gram, part.design.transposed_dot(right[None, :])[:, 0], Totals((), share)
 
-    held, right, totals = accumulate(
-        problem.rows, each, lambda a, b: (a[0] + b[0], a[1] + b[1], a[2].merge(b[2]))
-    )
+    held, right, totals = accumulate(problem.rows, each, lambda a, b: (a[0] + b[0], a[1] + b[1], a[2].merge(b[2])))
     shortest = _solved(held, keep).back(right)
 
     def short(part: Rows) -> Totals:

@@ -27,7 +27,7 @@ from jaxglm.irls.edge import edge_of, has_edge
 from jaxglm.irls.problem import Problem
 from jaxglm.irls.working import working
 from jaxglm.penalty import as_matrix, pulled
-from jaxglm.rows import Rows, Totals, accumulate
+from jaxglm.rows import Rows, accumulate
 
 ANY = 1e30  # a floor that no observed weight is below
 FIRST, LAST, FACTOR = 0.1, 1e-10, 0.1  # the barrier's t
@@ -174,7 +174,9 @@ def _advance(problem: Problem, keep: Array, state: State) -> State:
     at = jnp.where(accepted, state.at + state.step, state.at)
     seen = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), trial, state.seen)
     good = jnp.clip(jnp.where(state.promised <= slack, 1.0, ratio), 0.0, 1.0)
-    damping = jnp.where(accepted, state.damping * jnp.maximum(1.0 / 9.0, 1.0 - (2.0 * good - 1.0) ** 3), state.damping * state.growth)
+    damping = jnp.where(
+        accepted, state.damping * jnp.maximum(1.0 / 9.0, 1.0 - (2.0 * good - 1.0) ** 3), state.damping * state.growth
+    )
     damping = jnp.maximum(damping, 1e-15)
     growth = jnp.where(accepted, 2.0, jnp.minimum(2.0 * state.growth, 1e4))
 
