@@ -35,7 +35,7 @@ from jaxglm.nesting import require_nested
 from jaxglm.reduced import refittable, without
 from jaxglm.residuals import row_quantities
 from jaxglm.score_tests import score_statistics
-from jaxglm.status import Status, maximises_likelihood
+from jaxglm.status import Status, maximise_likelihood
 from jaxglm.tails import upper_tail
 
 KINDS = ("lr", "f", "score", "wald")
@@ -211,7 +211,7 @@ def _tested(result: Any, kind: str, step: _Step) -> np.ndarray:
 def _at_maximum(solution: Solution) -> np.ndarray:
     """Fits whose deviance is that of the maximum of the likelihood, or its limit."""
     ended = (solution.status == Status.CONVERGED) | (solution.status == Status.SEPARATED)
-    return ended & maximises_likelihood(solution.method)
+    return ended & maximise_likelihood(solution.method)
 
 
 def _wald(step: _Step, df: np.ndarray) -> np.ndarray:

@@ -78,7 +78,7 @@ def put_limits(
     found.log_likelihood[groups] = _log_likelihood(family, rows, owner, base, direction, deviance)
     found.dispersion[groups] = dispersion
     found.n_iterations[groups] += inner.n_iterations
-    found.status[groups] = Status.SEPARATED
+    found.status[groups], found.method[groups] = Status.SEPARATED, inner.method
     found.infinite[groups] = np.where(diverging, np.sign(direction), 0.0).astype(np.int64)
     found.direction[groups] = direction
     for place in np.flatnonzero(failed):

@@ -39,7 +39,7 @@ from jaxglm.irls.solution import Solution
 from jaxglm.limits import infinite_eta
 from jaxglm.packing import Picked, Source, gather, reweighted
 from jaxglm.separation import decide, recedes
-from jaxglm.status import Method, Status, maximises_likelihood
+from jaxglm.status import Method, Status, maximise_likelihood
 from jaxglm.task import Task
 
 TOLERANCE = 1e-9  # of an end, in standard errors
@@ -274,7 +274,7 @@ def _portions(result: Any, each: int) -> Iterator[tuple[Profiled, np.ndarray]]:
         jeffreys = jeffreys | (method == Method.MEAN_BIAS_REDUCED)
     if result.family.dispersion is None:
         jeffreys = jeffreys & False
-    plain = maximises_likelihood(method)
+    plain = maximise_likelihood(method)
     if len(method) and not (plain | jeffreys).any():
         how = Method(int(method[0])).label.replace("_", " ")
         raise ValueError(
@@ -282,7 +282,7 @@ def _portions(result: Any, each: int) -> Iterator[tuple[Profiled, np.ndarray]]:
             'with bias_reduction="jeffreys", or "mean" under a canonical link, where the dispersion is known'
         )
     settled = (found.status == Status.CONVERGED) | (found.status == Status.SEPARATED)
-    settled &= np.isfinite(found.dispersion) & (found.dispersion > 0)
+    settled &= np.isfinite(found.dispersion) & (found.dispersion > 0) & (method != Method.BOUNDARY)
     size = max(1, NUMBERS // max(1, each * source.p**2))
     for penalised, which in ((False, plain), (True, jeffreys)):
         groups = np.flatnonzero(which & settled)

@@ -192,7 +192,8 @@ class GLMResults(Inference, Shapes):
 
     @property
     def method(self) -> Any:
-        """How the estimates were made."""
+        """How the estimates were made: "irls"; "other_start", "damped" or "lbfgs" where that failed at first; "boundary" for an
+        optimum on the boundary of the valid means; or by a penalty or with less bias. See `status.Method`."""
         return self._squeezed(np.array([method.label for method in Method])[self.solution.method])
 
     def _degrees(self) -> np.ndarray | None:

@@ -42,8 +42,10 @@ class Status(enum.IntEnum):
 
 
 class Method(enum.IntEnum):
-    """How the estimates of a fit were made: by maximum likelihood (IRLS, or the rung of the ladder that led to the optimum, see
-    `jaxglm.ladder`), at the boundary of the valid means, by a penalty, or with less bias by adjusted scores.
+    """How the estimates of a fit were made: by maximum likelihood, with a penalty that selects, or with less bias.
+
+    OTHER_START, DAMPED and LBFGS name the rung of `jaxglm.ladder` from which IRLS, having failed at first, reached the optimum.
+    BOUNDARY is an optimum on the boundary of the valid means, where the score is not zero and there are no errors.
 
     >>> from jaxglm.status import Method
     >>> Method.IRLS.label
@@ -61,6 +63,11 @@ class Method(enum.IntEnum):
     BOUNDARY = 8
 
     @property
+    def maximises_likelihood(self) -> bool:
+        """Whether the estimates are those of maximum likelihood, or of its penalized form, on the boundary the constrained one."""
+        return self in (Method.IRLS, Method.OTHER_START, Method.DAMPED, Method.LBFGS, Method.BOUNDARY)
+
+    @property
     def reduces_bias(self) -> bool:
         """Whether scores were adjusted, so that estimates are finite even where a fit is separated."""
         return self in (Method.MEAN_BIAS_REDUCED, Method.MEDIAN_BIAS_REDUCED, Method.JEFFREYS)
@@ -71,9 +78,9 @@ class Method(enum.IntEnum):
         return self.name.lower()
 
 
-def maximises_likelihood(methods: np.ndarray) -> np.ndarray:
-    """Which methods (numbers of `Method`) end where the score is zero. At a boundary it is not."""
-    return np.isin(methods, (Method.IRLS, Method.OTHER_START, Method.DAMPED, Method.LBFGS))
+def maximise_likelihood(methods: np.ndarray) -> np.ndarray:
+    """Which of many fits maximise the likelihood, flags of the shape of `methods`, codes of `Method`."""
+    return np.array([method.maximises_likelihood for method in Method])[methods]
 
 
 _MESSAGES = {
@@ -86,14 +93,14 @@ _MESSAGES = {
         "separate, add a Ridge penalty, or pool such groups."
     ),
     Status.MAX_ITERATIONS: (
-        "The iteration was still moving when its steps ran out; the last iterate is given, without errors. Usual where "
-        "the optimum lies at the edge of the valid means (identity and log links) or the likelihood is nearly flat. Look "
-        "at the data and the link, raise IRLS(max_iterations=...), or give start values."
+        "The iteration was still moving when its steps ran out, and no other way led to an optimum; the last iterate is given, "
+        "without errors. Usual where the likelihood is nearly flat or rises for ever, or few steps were allowed. Look at the "
+        "data and the link, raise IRLS(max_iterations=...), or give start values."
     ),
     Status.STEP_FAILED: (
-        "No valid step lowers the deviance, not even a tiny one. Usual where the optimum lies at the edge of the valid "
-        "means (identity and log links), or where values are so large that arithmetic overflows. Use another link, give "
-        "start values, or rescale the columns."
+        "No valid step lowers the deviance, and no other way led to an optimum. Usual where no coefficients give all rows a "
+        "valid mean (identity and inverse links), or where values are so large that arithmetic overflows. Use another link, "
+        "give start values, or rescale the columns."
     ),
     Status.NO_DATA: (
         "No row of positive weight is left. Usual where all rows were dropped for missing values or have weight zero. "

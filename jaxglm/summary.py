@@ -109,7 +109,16 @@ def _one(result: Any) -> list[str]:
     )
     if result.method == Method.ELASTIC_NET.label:
         lines.append("An elastic net has no standard errors: its estimates are shrunken, and some are set to zero.")
-    method = "" if result.method == Method.IRLS.label else f", estimates {result.method.replace('_', ' ')}"
+    if result.method == Method.BOUNDARY.label:
+        lines.append("The optimum is on the boundary of the valid means, where estimates have no normal errors.")
+    plain = (Method.IRLS.label, Method.BOUNDARY.label)
+    rungs = {
+        Method.OTHER_START.label: "from another start",
+        Method.DAMPED.label: "by damped steps",
+        Method.LBFGS.label: "by L-BFGS",
+    }
+    how = rungs.get(result.method, f"estimates {result.method.replace('_', ' ')}")
+    method = "" if result.method in plain else f", {how}"
     lines.append(f"Status: {result.status.label}{method}")
     if result.status != Status.CONVERGED and not resolved(result)[0]:
         lines.append(result.status.message)

@@ -2,6 +2,7 @@
 
 - `separated: 2 terms infinite`, `no data` and so on: the status is not CONVERGED;
 - `aliased: 1 term`: a column depends on those before it and has no estimate;
+- `on the boundary`: the optimum is on the boundary of the valid means, where estimates have no errors;
 - `saturated`: no residual degrees of freedom, so that the fit says nothing about its own error;
 - `perfect fit`: there are degrees of freedom, but the deviance is below 1e-20 of the null deviance, or a t statistic above
   1e14, and errors are made of rounding (R's `summary.lm` warns of an "essentially perfect fit" at a similar bound);
@@ -31,7 +32,7 @@ import numpy as np
 
 from jaxglm.irls.solution import Solution, is_lost
 from jaxglm.overdispersion import pearson_p_values
-from jaxglm.status import Status
+from jaxglm.status import Method, Status
 
 RATIO = 1.5
 CHANCE = 1e-3  # of a false alarm
@@ -54,6 +55,7 @@ class Findings:
     zeros: np.ndarray
     expected: np.ndarray
     influential: np.ndarray
+    bounded: np.ndarray
 
 
 def from_solution(solution: Solution, dispersion: float | None) -> Findings:
@@ -74,6 +76,7 @@ def from_solution(solution: Solution, dispersion: float | None) -> Findings:
         zeros=nothing,
         expected=nothing,
         influential=nothing,
+        bounded=solution.method == Method.BOUNDARY,
     )
 
 
@@ -122,6 +125,8 @@ def _text(found: Any) -> str:
         parts[-1:] = [f"{' '.join(parts[-1:])}: {_counted(found.infinite, 'term')} infinite"]
     if found.aliased:
         parts.append(f"aliased: {_counted(found.aliased, 'term')}")
+    if found.bounded:
+        parts.append("on the boundary")
     if found.saturated:
         parts.append("saturated")
     if found.perfect:

@@ -13,7 +13,7 @@ from scipy import optimize
 
 import jaxglm
 from jaxglm import Status, families
-from jaxglm.status import Method, maximises_likelihood
+from jaxglm.status import Method, maximise_likelihood
 
 N = 10
 X1 = np.column_stack([np.ones(N), np.arange(1.0, N + 1)])
@@ -175,7 +175,7 @@ def test_few_steps_were_meant():
 
 
 def test_methods_say_what_they_maximise():
-    inside = maximises_likelihood(np.array([int(method) for method in Method]))
+    inside = maximise_likelihood(np.array([int(method) for method in Method]))
     assert [method.name for method, one in zip(Method, inside, strict=True) if one] == [
         "IRLS",
         "OTHER_START",

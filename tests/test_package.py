@@ -72,7 +72,7 @@ PLACES = {  # where an outside library may be imported, at the top of the module
     "matplotlib": {"pictures.canvas"},
     "duckdb": set(),
 }
-HEAVY = ("pandas", "formulaic", "narwhals", "pyarrow", "matplotlib", "scipy.optimize", "polars", "duckdb")
+HEAVY = ("pandas", "formulaic", "narwhals", "pyarrow", "matplotlib", "scipy.optimize", "polars", "duckdb", "optax")
 
 LOOK = f"""
 import json, sys

@@ -186,7 +186,7 @@ def _advance(problem: Problem, keep: Array, state: State) -> State:
     rows = jnp.maximum(problem.n_obs, 1).astype(problem.dtype)
     resting = (state.promised <= slack) & accepted
     done_here = (length <= jnp.maximum(CENTERED * state.t * seen.bounds / rows, TINY * unit)) | resting
-    last = (state.t <= LAST) & ((length <= TINY * unit) | resting | (state.t > 0) & done_here)
+    last = (state.t <= LAST) & ((length <= TINY * unit) | resting)
     t = jnp.where(done_here & (state.t > LAST), FACTOR * state.t, state.t)
     step, promised, _ = proposed(seen, t, damping, keep)
     passes = state.passes + 1

@@ -13,7 +13,7 @@ class IRLS:
     """Options of iteratively reweighted least squares.
 
     tol: how far from the optimum the estimates may be, as a fraction of their standard errors.
-    max_iterations: accepted steps before a fit is given up as MAX_ITERATIONS.
+    max_iterations: accepted steps before a fit is given up as MAX_ITERATIONS; with fewer than 25 `fit` tries no other way.
     max_halvings: how often one step may be halved before a fit is given up as STEP_FAILED.
     factorization: "cholesky" of the Gram matrix is fast but cannot see dependent columns; a fit in which it cannot be
         trusted is reported as `undecided`. "orthogonal" factors the rows themselves and aliases columns as R does.
