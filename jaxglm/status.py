@@ -64,7 +64,7 @@ class Method(enum.IntEnum):
 
     @property
     def maximises_likelihood(self) -> bool:
-        """Whether the estimates are those of maximum likelihood, or of its penalized form; on the boundary, of the constrained."""
+        """Whether the estimates are those of maximum likelihood, or its penalized form, on a boundary the constrained ones."""
         return self in (Method.IRLS, Method.OTHER_START, Method.DAMPED, Method.LBFGS, Method.BOUNDARY)
 
     @property
