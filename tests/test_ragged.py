@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxglm
-from jaxglm import Status, families, fitting, irls
+from jaxglm import Status, calls, families, irls
 from jaxglm.groups import factorize
 from jaxglm.packing import Layout
 
@@ -103,9 +103,9 @@ def test_batch_mates_do_not_matter(mixed):
 def test_the_layout_does_not_matter(mixed, monkeypatch, without_lanes, small, large, many):
     X, y, ids, fits = mixed
     few = np.isin(ids, np.flatnonzero(np.bincount(ids) < 3000))
-    monkeypatch.setattr(fitting, "SMALL", Layout(*small))
-    monkeypatch.setattr(fitting, "LARGE", Layout(*large))
-    monkeypatch.setattr(fitting, "MANY_ROWS", many)
+    monkeypatch.setattr(calls, "SMALL", Layout(*small))
+    monkeypatch.setattr(calls, "LARGE", Layout(*large))
+    monkeypatch.setattr(calls, "MANY_ROWS", many)
     assert_same(X, fits, fit(X[few], y[few], ids[few]), ids, np.unique(ids[few]))
 
 
