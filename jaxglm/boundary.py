@@ -39,7 +39,7 @@ def proved(task: Task, rows: Stacked, coefficients: np.ndarray, pull: np.ndarray
         size = np.sqrt(np.sum(np.where(at, 0.0, seen.weight[inside])[:, None] * part**2, axis=0) + 1e-300)
         bounds = np.unique(seen.side[inside][at, None] * part[at], axis=0)
         unit = 1.0 if task.family.dispersion is not None else np.sqrt(dispersion[k])
-        usable = len(bounds) > 0 and bool(np.isfinite(score).all() and np.isfinite(size).all())
+        usable = len(bounds) > 0 and bool(used.any() and np.isfinite(score).all() and np.isfinite(size).all())
         flags[k] = usable and _left(bounds, score, size) <= LEFT * unit
     return flags
 

@@ -47,6 +47,8 @@ from jaxglm.task import Task
 from jaxglm.threads import in_threads
 
 ENOUGH = 25  # steps; R's default
+# Relative to 1 and the null deviance, by how much the deviance of an optimum cannot be above it.
+WORSE_THAN_NULL = {"float64": 1e-6, "float32": 1e-2}
 WORSE = 1e-9  # by how much, relative to 1 and itself, an optimum's deviance may be above the least that was seen
 EDGES = (1e-5, 1e-7, 1e-3)  # how near to its edge a row is taken to be held there, each where the one before was not right
 
@@ -78,6 +80,13 @@ class _Begun:
 def climb(task: Task, found: Solution, groups: np.ndarray, fit: Fit) -> None:
     """Let failed groups climb, and put in what they find."""
     status = found.status[groups]
+    if task.penalty is None:  # rows that overflow have no weight, and stop a fit where it is worse than the null model
+        bound = found.null_deviance[groups] + WORSE_THAN_NULL[np.dtype(task.dtype).name] * (
+            1.0 + np.abs(found.null_deviance[groups])
+        )
+        false = (status == Status.CONVERGED) & found.spans_constant[groups] & (found.deviance[groups] > bound)
+        status = np.where(false, Status.STEP_FAILED, status)
+        found.status[groups] = status
     failed = (status == Status.STEP_FAILED) | ((status == Status.MAX_ITERATIONS) & (task.options.max_iterations >= ENOUGH))
     if not failed.any():
         return

@@ -382,8 +382,7 @@ def test_optima_at_the_edge_of_the_domain_are_not_separation():
     log, _ = together([group(np.c_[one, x], [0, 0, 1, 0, 1, 1, 1, 1], width=2)], families.Binomial("log"))
     assert log.status[0] == Status.CONVERGED
     assert log.method[0] == "boundary"
-    zeros = [0, 0, 0, 1, 5, 9, 20, 30]
-    identity, _ = together([group(np.c_[one, x], zeros, width=2)], families.Poisson("identity"))
+    identity, _ = together([group(np.c_[one, x], [0, 0, 0, 1, 5, 9, 20, 30], width=2)], families.Poisson("identity"))
     assert identity.status[0] == Status.CONVERGED
     assert identity.method[0] == "boundary"
 

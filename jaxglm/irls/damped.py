@@ -31,6 +31,7 @@ from jaxglm.rows import Rows, accumulate
 
 ANY = 1e30  # a floor that no observed weight is below
 FIRST, LAST, FACTOR = 0.1, 1e-10, 0.1  # the barrier's t
+CENTRAL = 10.0  # the t by which candidates are compared: from a point next to an edge there is no way
 CENTERED = 0.1  # of t for each row: the squared length of a step below which the next stage begins
 TINY = 1e-18  # the squared length of a step, in dispersions, that is the last
 FLOOR = 1e-10  # of the largest scaled eigenvalue, the least that is divided by
@@ -151,7 +152,7 @@ def solve_damped(problem: Problem, candidates: Array, keep: Array) -> Reached:
     """Go from the best of the candidates (k, p) towards the optimum, or to a point near one on the boundary. keep: (p,),
     columns that are not aliased. Where no candidate is valid the first comes back."""
     dtype, edged = problem.dtype, has_edge(problem.family)
-    worth = jax.lax.map(lambda b: value(look(problem, b), jnp.asarray(FIRST, dtype)), candidates)
+    worth = jax.lax.map(lambda b: value(look(problem, b), jnp.asarray(CENTRAL, dtype)), candidates)
     start = jnp.where(keep, candidates[jnp.argmin(worth)], 0.0)
     seen, damping = look(problem, start), jnp.asarray(1e-3, dtype)
     t = jnp.where(edged & (seen.bounds > 0), FIRST, 0.0).astype(dtype)

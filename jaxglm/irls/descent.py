@@ -43,7 +43,8 @@ def solve_descent(problem: Problem, start: Array, keep: Array) -> Reached:
     def one_step(carried: tuple[Array, Any, Array, Array]) -> tuple[Array, Any, Array, Array]:
         at, memory, count, _ = carried
         level, slope = jax.value_and_grad(loss)(at)
-        update, memory = rule.update(slope, memory, at, value=level, grad=slope, value_fn=loss)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes types of integers
+            update, memory = rule.update(slope, memory, at, value=level, grad=slope, value_fn=loss)
         further = at + update
         sound = jnp.all(jnp.isfinite(further)) & (loss(further) <= level)
         going = sound & (jnp.max(jnp.abs(slope)) > SMALL * unit) & jnp.any(further != at)
