@@ -80,17 +80,20 @@ class _Begun:
 def climb(task: Task, found: Solution, groups: np.ndarray, fit: Fit) -> None:
     """Let failed groups climb, and put in what they find."""
     status = found.status[groups]
-    if task.penalty is None:  # rows that overflow have no weight, and stop a fit where it is worse than the null model
-        bound = found.null_deviance[groups] + WORSE_THAN_NULL[np.dtype(task.dtype).name] * (
-            1.0 + np.abs(found.null_deviance[groups])
-        )
-        false = (status == Status.CONVERGED) & found.spans_constant[groups] & (found.deviance[groups] > bound)
-        status = np.where(false, Status.STEP_FAILED, status)
+    if task.penalty is None:
+        status = np.where(_worse_than_null(task, found, groups), Status.STEP_FAILED, status)
         found.status[groups] = status
     failed = (status == Status.STEP_FAILED) | ((status == Status.MAX_ITERATIONS) & (task.options.max_iterations >= ENOUGH))
     if not failed.any():
         return
     Climb(task, found, groups[failed], fit).all()
+
+
+def _worse_than_null(task: Task, found: Solution, groups: np.ndarray) -> np.ndarray:
+    """Which groups' optima are none: rows that overflow have no weight, and stop a fit where it is worse than the null model."""
+    null = found.null_deviance[groups]
+    bound = null + WORSE_THAN_NULL[np.dtype(task.dtype).name] * (1.0 + np.abs(null))
+    return (found.status[groups] == Status.CONVERGED) & found.spans_constant[groups] & (found.deviance[groups] > bound)
 
 
 class Climb:
