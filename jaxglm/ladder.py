@@ -90,7 +90,7 @@ def climb(task: Task, found: Solution, groups: np.ndarray, fit: Fit) -> None:
 
 
 def _worse_than_null(task: Task, found: Solution, groups: np.ndarray) -> np.ndarray:
-    """Which groups' optima are none: rows that overflow have no weight, and stop a fit where it is worse than the null model."""
+    """Which optima are none: rows that overflow have no weight, and stop a fit where it is worse than the null model."""
     null = found.null_deviance[groups]
     bound = null + WORSE_THAN_NULL[np.dtype(task.dtype).name] * (1.0 + np.abs(null))
     return (found.status[groups] == Status.CONVERGED) & found.spans_constant[groups] & (found.deviance[groups] > bound)
