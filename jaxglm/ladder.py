@@ -113,7 +113,7 @@ class Climb:
         """Climb rung by rung."""
         self._finish(Method.OTHER_START, self._best(self.points[:, 1:], self.objectives[:, 1:]))
         if len(self.left):
-            ends = self._reached(_damp, self._interior())
+            ends = self._reached(_damp, self.points[self.left])
             self._finish(Method.DAMPED, ends)
             if has_edge(self.task.family):
                 self._bound(ends)
@@ -123,9 +123,6 @@ class Climb:
     def _best(self, points: np.ndarray, objectives: np.ndarray) -> np.ndarray:
         """The best points of all groups, (g, p)."""
         return points[np.arange(len(points)), np.argmin(objectives, axis=1)]
-
-    def _interior(self) -> np.ndarray:
-        return self.points[self.left]
 
     def _mapped(self, one: Callable[..., Any], which: np.ndarray, points: np.ndarray, threshold: float = 0.0) -> Any:
         """What a rung finds for groups `which`, from their points (len(which), k, p), in their order."""
