@@ -100,7 +100,7 @@ def marks_of(rows: Observations, kinds: list[np.ndarray]) -> Marks:
 def count(marks: Marks, weights: np.ndarray, fit: int) -> int:
     """How many clusters of one fit have a row of positive weight. weights: in the rows' shape."""
     rows = marks.order[marks.starts[fit] : marks.starts[fit] + marks.sizes[fit]]
-    mark = marks.mark if marks.mark.ndim == 1 else marks.mark[fit % len(marks.mark)]
+    mark = marks.mark if marks.mark.ndim == 1 else marks.mark[fit]
     there = (weights if weights.ndim == 1 else weights[fit])[rows] != 0
     return len(np.unique(mark[rows][there]))
 
@@ -108,11 +108,10 @@ def count(marks: Marks, weights: np.ndarray, fit: int) -> int:
 def _of_equal(rows: Observations, kinds: list[np.ndarray]) -> Marks:
     """The same of fits with equally many rows."""
     g, n = rows.shape
-    shape = np.broadcast_shapes(*(kind.shape for kind in kinds))
+    shape = (n,) if all(kind.ndim == 1 for kind in kinds) else (g, n)
     cluster = _combined([np.broadcast_to(kind, shape).reshape(-1) for kind in kinds]).reshape(shape)
     order = np.argsort(cluster, axis=-1, kind="stable").reshape(-1)
-    starts = np.zeros(g, np.int64) if len(shape) == 1 or shape[0] == 1 else np.arange(g) * n
-    return Marks(cluster.reshape(-1, n) if len(shape) == 2 else cluster, order, starts, np.full(g, n))
+    return Marks(cluster, order, np.arange(g) * (n if len(shape) == 2 else 0), np.full(g, n))
 
 
 def _combined(kinds: list[np.ndarray]) -> np.ndarray:

@@ -19,6 +19,7 @@ A fit that ran out of fewer steps than R's `glm` has by default was meant to, an
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -46,10 +47,13 @@ from jaxglm.status import Method, Status
 from jaxglm.task import Task
 from jaxglm.threads import in_threads
 
+# Rungs factor by LAPACK, and large batches of jaxlib's (0.10.2) wait for each other for ever where two threads run them.
+ALONE = threading.Lock()
 ENOUGH = 25  # steps; R's default
 # Relative to 1 and the null deviance, by how much the deviance of an optimum cannot be above it.
 WORSE_THAN_NULL = {"float64": 1e-6, "float32": 1e-2}
 WORSE = 1e-9  # by how much, relative to 1 and itself, an optimum's deviance may be above the least that was seen
+OTHERS = slice(1, 4)  # of the points seen, `irls.starts`'; before them is the last iterate
 EDGES = (1e-5, 1e-7, 1e-3)  # how near to its edge a row is taken to be held there, each where the one before was not right
 
 Fit = Callable[..., Solution]  # `fitting.fit`
@@ -111,9 +115,9 @@ class Climb:
 
     def all(self) -> None:
         """Climb rung by rung."""
-        self._finish(Method.OTHER_START, self._best(self.points[:, 1:], self.objectives[:, 1:]))
+        self._finish(Method.OTHER_START, self._best(self.points[:, OTHERS], self.objectives[:, OTHERS]))
         if len(self.left):
-            ends = self._reached(_damp, self.points[self.left])
+            ends = self._reached(_damp, self.points)
             self._finish(Method.DAMPED, ends)
             if has_edge(self.task.family):
                 self._bound(ends)
@@ -136,8 +140,8 @@ class Climb:
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *done)
 
     def _reached(self, one: Callable[..., Any], points: np.ndarray) -> np.ndarray:
-        """Where a rung leads the groups that are left, (g, p); of others, zeros."""
-        reached = self._mapped(one, self.left, points if len(points) == len(self.left) else points[self.left])
+        """Where a rung leads the groups that are left from points of all, (g, k, p): (g, p), zeros for others."""
+        reached = self._mapped(one, self.left, points[self.left])
         self.n_iterations[self.left] += reached.n_iterations
         ends = np.zeros((len(self.groups), self.task.source.p))
         ends[self.left] = np.where(np.isfinite(reached.coefficients), reached.coefficients, 0.0)
@@ -177,7 +181,9 @@ class Climb:
             which = self.left
             if not len(which):
                 return
-            inside = self._best(self.points[:, 1:4], self.objectives[:, 1:4])
+            starts, worth = self.points[:, OTHERS], self.objectives[:, OTHERS]
+            valid = np.isfinite(worth.min(axis=1))
+            inside = np.where(valid[:, None], self._best(starts, worth), ends)
             found = self._mapped(_bounded, which, np.stack([ends[which], inside[which]], axis=1), threshold)
             source = gather(self.task.source, which)
             task = self.task.subset(source, which)
@@ -193,9 +199,11 @@ def _one_call(one: Callable[..., Any], task: Task, known: Any, call: Call) -> An
         penalty = None if task.penalty is None else per_lane(np.asarray(task.penalty, np.float64), call, 1)
         keep, points, threshold = (leaf[np.maximum(call.groups, 0)] for leaf in known)
         packed = tiles(task.source, call, np.float64, scaled=True)
-        found = _over_tiles(one, task.options, packed, _Lane(family, penalty, keep, points, threshold))
+        with ALONE:
+            found = _over_tiles(one, task.options, packed, _Lane(family, penalty, keep, points, threshold))
+            found = jax.tree.map(np.asarray, found)
         used = call.groups[: call.n_blocks] != EMPTY
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[: call.n_blocks][used], found)
+        return jax.tree.map(lambda leaf: leaf[: call.n_blocks][used], found)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -22,7 +22,7 @@ from jaxglm.irls.borrowed import MOST_COLUMNS, available, lend
 from jaxglm.irls.plain import solve_plain
 from jaxglm.irls.problem import pose, typed
 from jaxglm.irls.solution import Solution
-from jaxglm.packing import piece, zeros
+from jaxglm.packing import Stacked, piece, zeros
 from jaxglm.rows import Chunks, Rows, Shares
 from jaxglm.task import Task
 from jaxglm.threads import cores, in_threads
@@ -60,7 +60,7 @@ def _share(task: Task, group: int, family: Family, rows: int, count: int, positi
     used = Chunks(jnp.zeros((), jnp.int32), jnp.asarray(-(-len(picked.y) // rows), jnp.int32))
     of_rows = (picked.y, picked.weights, picked.offset)
     chunked: list[Any] = [None if values is None else _chunked(values, rows, count, task.dtype) for values in of_rows]
-    if _can_be_lent(picked.X, task.dtype):
+    if _can_be_lent(picked.X, task):
         return replace(_prepared(family, Rows(None, *chunked), used), design=lend(picked.X, rows, count))
     X: Any = zeros((count, picked.X.shape[1], rows), task.dtype)
     n, full = len(picked.y), len(picked.y) // rows
@@ -75,9 +75,11 @@ def _share(task: Task, group: int, family: Family, rows: int, count: int, positi
     return replace(_prepared(family, Rows(None, *chunked), used), design=Dense(X))
 
 
-def _can_be_lent(X: np.ndarray, dtype: Any) -> bool:
-    """Whether a design can stay where it is: its rows are of the arithmetic's type, one number after the other, and finite."""
-    in_place = X.dtype == dtype and X.strides[1] == X.itemsize and X.shape[1] <= MOST_COLUMNS and X.base is not None
+def _can_be_lent(X: np.ndarray, task: Task) -> bool:
+    """Whether a design can stay where it is: it is the user's, which is there as long as the task is, and no copy; its rows are
+    of the arithmetic's type, one number after the other, and finite."""
+    held = isinstance(task.source, Stacked) and np.may_share_memory(X, task.source.X)
+    in_place = held and X.dtype == task.dtype and X.strides[1] == X.itemsize and X.shape[1] <= MOST_COLUMNS
     with np.errstate(over="ignore", invalid="ignore"):
         return in_place and available(X.dtype.name) and bool(np.isfinite(X.sum()))
 

@@ -35,7 +35,7 @@ from jax import Array
 
 from jaxglm import fitting
 from jaxglm.family import Family
-from jaxglm.irls.solution import Solution, is_lost
+from jaxglm.irls.solution import Solution, is_lost, store
 from jaxglm.irls.working import where_present
 from jaxglm.limits import remaining
 from jaxglm.packing import gather
@@ -52,12 +52,8 @@ STEPS = 60  # towards a root, each at least a bisection
 CLOSE = 1e-8  # of a standard error, what a step has left
 ASIDE = 1e-3  # of the distance to the nearer end: where the curvature is taken from
 PERFECT = 1e-12  # of the null deviance, what is less is an exact fit
-NEWTON, MOVE, SETTLED = (
-    25,
-    1.5,
-    1e-5,
-)  # of log(phi): steps, the longest, and in standard errors the last, of which the error is the square
-ROUGHLY = 0.01  # the same on the grid
+NEWTON, MOVE = 25, 1.5  # of log(phi): steps, and the longest
+SETTLED, ROUGHLY = 1e-5, 0.01  # the last, in standard errors, of which the error is the square; on the grid
 
 
 @dataclass(frozen=True)
@@ -85,18 +81,26 @@ class Profile:
     lift: Any
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Known:
     """What is known of powers, (g,): the power, NaN where nothing is; its standard error; the profile's maximum."""
 
-    power: np.ndarray
-    error: np.ndarray
-    likelihood: np.ndarray
+    power: Any
+    error: Any
+    likelihood: Any
 
-    def put(self, groups: np.ndarray, other: Known) -> None:
-        """Take over what another knows of some groups."""
-        for name in ("power", "error", "likelihood"):
-            getattr(self, name)[groups] = getattr(other, name)
+
+@dataclass(frozen=True)
+class Bracket:
+    """Where the zero of each group's slope is looked for, (g,): powers, slope and its derivative `bend` there; the zero is
+    between `low`, where the slope is positive, and `high`."""
+
+    power: np.ndarray
+    slope: np.ndarray
+    bend: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
 
 @jax.tree_util.register_dataclass
@@ -159,14 +163,14 @@ def _of_all(task: Task, base: Solution) -> Known:
     groups = np.flatnonzero((base.status == Status.CONVERGED) & told)
     if len(groups):
         everyone = len(groups) == len(base.status)
-        known.put(groups, _estimate(task if everyone else task.subset(gather(task.source, groups), groups)))
+        store(known, groups, _estimate(task if everyone else task.subset(gather(task.source, groups), groups)))
     separated = np.flatnonzero(base.status == Status.SEPARATED)
     if len(separated):
         rest = remaining(task, base, separated)
         found = fitting.fit(rest)
         again = found.status == Status.SEPARATED  # a direction that the first has left alone moves no row that it has not
         found.status[again] = Status.STEP_FAILED
-        known.put(separated, _of_all(rest, found))
+        store(known, separated, _of_all(rest, found))
     return known
 
 
@@ -190,31 +194,22 @@ def _estimate(task: Task) -> Known:
     bend = (slopes[above, everyone] - slopes[below, everyone]) / (GRID[above] - GRID[below])
     inside = sound & ~at_one & ~at_two
     lift = np.stack([at.lift for at in grid])[best, everyone]
-    power = _roots(task, np.where(inside, power, MIDDLE), slope, bend, low, high, lift, inside)
+    power = _roots(task, Bracket(np.where(inside, power, MIDDLE), slope, bend, low, high), lift, inside)
     power = np.where(at_one, 1.0, np.where(at_two, 2.0, power))
     return _known(task, power, lift, sound, inside)
 
 
-def _roots(
-    task: Task,
-    power: np.ndarray,
-    slope: np.ndarray,
-    bend: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
-    lift: np.ndarray,
-    active: np.ndarray,
-) -> np.ndarray:
-    """Zeros of the slope between `low`, where it is positive, and `high`, from powers where slope and its derivative `bend` are
-    known: by the secant of the last two, or where that leads outside, halfway."""
-    power, low, high, active = power.copy(), low.copy(), high.copy(), active.copy()
+def _roots(task: Task, begin: Bracket, lift: np.ndarray, active: np.ndarray) -> np.ndarray:
+    """Zeros of the slope of groups that are `active`: by the secant of the last two powers, or where that leads outside,
+    halfway."""
+    power, slope, bend, low, high = begin.power, begin.slope, begin.bend, begin.low, begin.high
     for _ in range(STEPS):
         with np.errstate(divide="ignore", invalid="ignore"):
             target = np.where(bend < 0, power - slope / bend, np.nan)
         secant = (target > low) & (target < high)
         target = np.where(secant, target, 0.5 * (low + high))
         unit = np.sqrt(np.abs(np.where(np.isfinite(bend), bend, 1.0)))
-        active &= np.where(secant, np.abs(target - power), high - low) * unit > CLOSE
+        active = active & (np.where(secant, np.abs(target - power), high - low) * unit > CLOSE)
         if not active.any():
             break
         target = np.where(active, target, power)

@@ -177,9 +177,10 @@ def _in_order(result: Any, at: Known, kinds: list[np.ndarray]) -> cluster_sums.M
     rows = result._rows()
     marks = cluster_sums.marks_of(rows, kinds)
     found: cluster_sums.Meat | None = over_marked(cluster_sums.meat, at_limits(result), at, marks)
-    if found is not None:  # clusters of rows at their limits, which passes leave out, are clusters
+    separated = np.flatnonzero(result.solution.direction.any(axis=1))
+    if found is not None and len(separated):  # clusters of rows at their limits, which passes leave out, are clusters
         weights = rows.prior_weights()
-        for fit in np.flatnonzero(result.solution.direction.any(axis=1)):
+        for fit in separated:
             found.n_clusters[fit] = cluster_sums.count(marks, weights, int(fit))
     return found
 

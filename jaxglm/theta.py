@@ -31,7 +31,7 @@ from jaxglm.calls import arithmetic, calls_of
 from jaxglm.family import Family
 from jaxglm.irls.blocks import default_device, shares
 from jaxglm.irls.joint import Estimate, Group, Point, Seen, estimate_shared, estimate_tiles, profile_tiles
-from jaxglm.irls.solution import Solution, is_lost
+from jaxglm.irls.solution import Solution, is_lost, store
 from jaxglm.limits import remaining
 from jaxglm.packing import EMPTY, Call, Crossed, Stacked, gather, owners, placed, reweighted, tiles
 from jaxglm.status import Status
@@ -58,6 +58,7 @@ class Fitted:
         return with_theta(family, self.theta)
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Known:
     """What is known of theta, (g,). alpha: 1 / theta, NaN where nothing is known; information: of alpha; open: whether the
@@ -67,11 +68,6 @@ class Known:
     information: Any
     open: Any
     coefficients: Any
-
-    def put(self, groups: np.ndarray, other: Known) -> None:
-        """Take over what another knows of some groups."""
-        for name in ("alpha", "information", "open", "coefficients"):
-            getattr(self, name)[groups] = getattr(other, name)
 
 
 def with_theta(family: Family, theta: Any) -> Family:
@@ -116,14 +112,15 @@ def _estimate(task: Task, base: Solution, adjusted: bool) -> Known:
     groups = np.flatnonzero(base.status == Status.CONVERGED)
     if len(groups):
         estimates = (_shared if _shares(task.source) else _ragged)(task, base, groups, adjusted)
-        known.put(groups, Known(estimates.alpha, estimates.information, np.zeros(len(groups), bool), estimates.coefficients))
+        closed = np.zeros(len(groups), bool)
+        store(known, groups, Known(estimates.alpha, estimates.information, closed, estimates.coefficients))
         doubtful = ~estimates.decided | (estimates.falls & (estimates.alpha > 0))
         if doubtful.any():
             some = groups[doubtful]
-            known.put(some, _carefully(task, base, some, adjusted))
+            store(known, some, _carefully(task, base, some, adjusted))
     separated = np.flatnonzero(base.status == Status.SEPARATED)
     if len(separated):
-        known.put(separated, _of_the_rest(task, base, separated, adjusted))
+        store(known, separated, _of_the_rest(task, base, separated, adjusted))
     return known
 
 
@@ -245,7 +242,7 @@ def _carefully(task: Task, base: Solution, groups: np.ndarray, adjusted: bool) -
         if not len(active):
             break
         here = _profile(inner, active, alpha[active], adjusted)
-        known.put(active, Known(alpha[active], here.information, known.open[active], here.coefficients))
+        store(known, active, Known(alpha[active], here.information, known.open[active], here.coefficients))
         up = here.slope > 0
         low[active], high[active] = np.where(up, alpha[active], low[active]), np.where(up, high[active], alpha[active])
         target, length = _toward_root(here, alpha[active], low[active], high[active], level[active])

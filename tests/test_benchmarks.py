@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # `benchmarks` is beside the package, not in it
 
-from benchmarks import adapters, cli, plots, report, runner, scaling, targets, theta, workloads
+from benchmarks import adapters, cli, inference, plots, report, runner, scaling, targets, theta, workloads
 from benchmarks.adapters import plink2
 from benchmarks.adapters.interface import CannotRun, Job, Library, Setting
 from benchmarks.checks import Found, References, faults, largest_error, reference
@@ -202,6 +202,14 @@ def test_libraries_are_named_once():
     assert all(isinstance(library, Library) and library.timed for library in adapters.LIBRARIES)
     with pytest.raises(ValueError, match="there is no library 'nothing'"):
         adapters.named(["nothing"])
+
+
+def test_costs_of_conclusions():
+    """Every conclusion is drawn from a fit of its own kind, and timed beside it."""
+    problem = workloads.named(["grouped_poisson"])[0].problem(0.001)
+    found = inference.measure(problem, 1)
+    assert [one.what for one in found] == [what for what, *_ in inference.conclusions(problem)]
+    assert all(one.seconds > 0 and one.fits > 0 for one in found)
 
 
 def test_thetas_are_checked():

@@ -1,12 +1,5 @@
 # edgeR's glmFit with given dispersions and offsets, nothing shrunk; see r.py and edger.py.
 suppressPackageStartupMessages(library(edgeR))
-arguments <- commandArgs(trailingOnly = TRUE)
-folder <- arguments[1]
-p <- as.integer(arguments[2])
-read <- function(name) {
-  path <- file.path(folder, paste0(name, ".bin"))
-  readBin(path, "double", file.size(path) / 8)
-}
 design <- matrix(read("X"), ncol = p, byrow = TRUE)
 counts <- matrix(read("y"), ncol = nrow(design), byrow = TRUE)
 offset <- read("offset")

@@ -1,12 +1,5 @@
 # glm.fit in a loop over fits of any number of rows; see r.py and r_glm.py.
-arguments <- commandArgs(trailingOnly = TRUE)
-folder <- arguments[1]
-p <- as.integer(arguments[2])
 family <- arguments[3]
-read <- function(name) {
-  path <- file.path(folder, paste0(name, ".bin"))
-  if (file.exists(path)) readBin(path, "double", file.size(path) / 8) else NULL
-}
 sizes <- read("sizes")
 rows <- split(seq_len(sum(sizes)), rep(seq_along(sizes), sizes))
 X <- matrix(read("X"), ncol = p, byrow = TRUE)

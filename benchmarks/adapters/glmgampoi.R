@@ -1,12 +1,5 @@
 # glmGamPoi's estimates of overdispersions and coefficients, nothing shrunk; see r.py and ../theta.py.
 suppressPackageStartupMessages(library(glmGamPoi))
-arguments <- commandArgs(trailingOnly = TRUE)
-folder <- arguments[1]
-p <- as.integer(arguments[2])
-read <- function(name) {
-  path <- file.path(folder, paste0(name, ".bin"))
-  readBin(path, "double", file.size(path) / 8)
-}
 design <- matrix(read("X"), ncol = p, byrow = TRUE)
 counts <- matrix(read("y"), ncol = nrow(design), byrow = TRUE)
 offset <- matrix(read("offset"), nrow(counts), ncol(counts), byrow = TRUE)

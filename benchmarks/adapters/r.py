@@ -34,10 +34,11 @@ def write(folder: Path, arrays: dict[str, np.ndarray | None]) -> None:
 
 def script(name: str, folder: Path, p: int, *arguments: str) -> Callable[[Any], Answer]:
     """A call of a script, with the folder, p and further arguments."""
-    source = Path(__file__).with_name(name)
+    sources = (Path(__file__).with_name(file).as_posix() for file in ("arrays.R", name))
+    program = "; ".join(f'source("{source}")' for source in sources)
 
     def run(_: Any) -> Answer:
-        command = ["Rscript", "--vanilla", str(source), str(folder), str(p), *arguments]
+        command = ["Rscript", "--vanilla", "-e", program, str(folder), str(p), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise CannotRun(f"R stopped: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'without a word'}")

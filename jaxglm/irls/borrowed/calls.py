@@ -12,6 +12,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -22,7 +23,7 @@ import numpy as np
 from jax import Array
 
 from jaxglm.irls.borrowed.instructions import SIDE, Writer, write_dot, write_normal, write_reach
-from jaxglm.irls.lanes.machine import compiled, vector_bytes
+from jaxglm.irls.lanes.machine import Compiled, compiled, vector_bytes
 
 log = logging.getLogger("jaxglm")
 
@@ -47,30 +48,35 @@ def version() -> tuple[int, int] | None:
     return (known["MAJOR"], known["MINOR"]) if len(known) == 2 else None
 
 
-@cache
-def _registered(dtype: str) -> dict[str, str]:
-    """The names under which XLA knows the kernels for numbers of a type, by what they do."""
-    told = version()
-    assert told is not None
-    writer = Writer(SCALARS[dtype], vector_bytes() // np.dtype(dtype).itemsize)
-    names = {}
-    for name, write, arguments, results in KERNELS:
-        text = _handler(writer, name, write, arguments, results, told)
-        code = compiled("\n".join([*writer.declarations, text]), name)
-        _OWNERS.append(code)
-        names[name] = f"jaxglm_{name}_{dtype}"
-        pointer = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(code.address)
-        jax.ffi.register_ffi_target(names[name], jax.ffi.pycapsule(pointer), platform="cpu")
-    return names
-
-
-_OWNERS: list[Any] = []  # machine code that XLA knows has to stay where it is
-
 KERNELS: tuple[tuple[str, Callable[..., None], int, int], ...] = (
     ("dot", write_dot, 2, 1),
     ("reach", write_reach, 2, 1),
     ("normal", write_normal, 3, 2),
 )
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A kernel that XLA knows by a name. code: has to stay where it is."""
+
+    name: str
+    code: Compiled
+
+
+@cache
+def _registered(dtype: str) -> dict[str, Registered]:
+    """The kernels for numbers of a type, by what they do."""
+    told = version()
+    assert told is not None
+    writer = Writer(SCALARS[dtype], vector_bytes() // np.dtype(dtype).itemsize)
+    made = {}
+    for name, write, arguments, results in KERNELS:
+        text = _handler(writer, name, write, arguments, results, told)
+        code = compiled("\n".join([*writer.declarations, text]), name)
+        made[name] = Registered(f"jaxglm_{name}_{dtype}", code)
+        pointer = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(code.address)
+        jax.ffi.register_ffi_target(made[name].name, jax.ffi.pycapsule(pointer), platform="cpu")
+    return made
 
 
 def _handler(w: Writer, name: str, write: Callable[..., None], arguments: int, results: int, told: tuple[int, int]) -> str:
@@ -145,7 +151,7 @@ def normal(place: Array, w: Array, r: Array, p: int) -> tuple[Array, Array]:
 
 
 def _call(name: str, shapes: Any, *arguments: Array) -> Any:
-    return jax.ffi.ffi_call(_registered(arguments[-1].dtype.name)[name], shapes)(*arguments)
+    return jax.ffi.ffi_call(_registered(arguments[-1].dtype.name)[name].name, shapes)(*arguments)
 
 
 @cache
