@@ -126,19 +126,24 @@ class Observations:
     def pieces(self, fits: np.ndarray | None = None) -> Iterator[tuple[Any, np.ndarray]]:
         """All rows, or those of some fits, some at a time: which (an index into row-wise quantities) and their X, (m, p), or
         (b, n, p) of b fits."""
-        if fits is not None:
-            yield from self._pieces_of(fits)
-            return
+
+        def parts(chosen: np.ndarray | None, count: int, size: int) -> Iterator[Any]:
+            for begin in range(0, count, size):
+                part = slice(begin, min(begin + size, count))
+                yield part if chosen is None else chosen[part]
+
         if self.codes is not None:
-            for begin in range(0, len(self.codes) if self.g else 0, PIECE):
-                yield slice(begin, begin + PIECE), self.X[begin : begin + PIECE]
+            rows = None if fits is None else self.of_fits(fits)
+            count = len(rows) if rows is not None else len(self.codes) if self.g else 0
+            for part in parts(rows, count, PIECE):
+                yield part, self.X[part]
             return
-        n, p = self.X.shape[-2:]
-        size = max(1, PIECE // max(1, n))
-        for begin in range(0, self.g, size):
-            part = slice(begin, min(begin + size, self.g))
-            X = np.broadcast_to(self.X, (part.stop - begin, n, p)) if self.X.ndim == 2 else self.X[part]
-            yield part, X if self.own is None else np.concatenate([X, self.own.numbers(part)[..., None]], axis=-1)
+        count = self.g if fits is None else len(fits)
+        for part in parts(fits, count, max(1, PIECE // max(1, self.X.shape[-2]))):
+            own = None if self.own is None else self.own.numbers(part)[..., None]
+            several = part.stop - part.start if fits is None else len(part)
+            X = np.broadcast_to(self.X, (several, *self.X.shape)) if self.X.ndim == 2 else self.X[part]
+            yield part, X if own is None else np.concatenate([X, own], axis=-1)
 
     def of_fits(self, fits: np.ndarray) -> np.ndarray:
         """Which rows of one table belong to some of the fits."""
@@ -146,19 +151,6 @@ class Observations:
         wanted = np.zeros(self.g + 1, bool)
         wanted[fits] = True
         return np.flatnonzero(wanted[self.codes])  # the last one is for rows of no group
-
-    def _pieces_of(self, fits: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        if self.codes is not None:
-            index = self.of_fits(fits)
-            for begin in range(0, len(index), PIECE):
-                part = index[begin : begin + PIECE]
-                yield part, self.X[part]
-            return
-        size = max(1, PIECE // max(1, self.X.shape[-2]))
-        for begin in range(0, len(fits), size):
-            part = fits[begin : begin + size]
-            X = np.broadcast_to(self.X, (len(part), *self.X.shape)) if self.X.ndim == 2 else self.X[part]
-            yield part, X if self.own is None else np.concatenate([X, self.own.numbers(part)[..., None]], axis=-1)
 
     def one(self, k: int) -> Observations:
         """The rows of one group."""

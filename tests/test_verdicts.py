@@ -195,10 +195,11 @@ def test_lines_of_findings():
         status=np.array([0, 1, 2, 4]), infinite=np.array([0, 2, 0, 0]), aliased=np.array([0, 1, 0, 0]),
         saturated=np.array([False, True, False, False]), perfect=zero > 0, overdispersed=np.array([2.44, 0.0, 123.4, 0.0]),
         zeros=np.array([30.0, 0, 0, 0]), expected=np.array([12.14, 0, 0, 0]), influential=np.array([12, 0, 1, 0]),
+        bounded=np.array([True, False, False, False]),
     )  # fmt: skip
     codes, labels = verdict.lines(found)
     assert [labels[code] for code in codes] == [
-        "overdispersed (2.4); zero-inflated (30 zeros, 12.1 expected); 12 rows influential",
+        "on the boundary; overdispersed (2.4); zero-inflated (30 zeros, 12.1 expected); 12 rows influential",
         "separated: 2 terms infinite; aliased: 1 term; saturated",
         "max iterations; overdispersed (123.0); 1 row influential",
         "no data",
