@@ -29,6 +29,7 @@ from scipy import special
 from jaxglm.designs import HIGHEST
 from jaxglm.family import Family
 from jaxglm.fitting import fit
+from jaxglm.groups import Order
 from jaxglm.irls.working import where_present, working
 from jaxglm.leverage import Known, at_limits, known, whitened
 from jaxglm.linalg import cholesky
@@ -138,7 +139,8 @@ def _rows_of(task: Task, fits: np.ndarray) -> list[np.ndarray]:
     source: Any = task.source
     if isinstance(source, Crossed):
         return [np.arange(source.X.shape[-2])] * len(fits)
-    return [source.order[source.starts[k] : source.starts[k] + source.sizes[k]] for k in fits]
+    order = Order(source.order, source.starts, source.sizes)
+    return [order.of_group(k) for k in fits]
 
 
 def refitted(task: Task, aliased: np.ndarray, fits: np.ndarray, counts: list[np.ndarray]) -> np.ndarray:

@@ -17,7 +17,7 @@ from jax import Array
 
 from jaxglm.designs import HIGHEST
 from jaxglm.family import Family
-from jaxglm.groups import combine, sort_rows
+from jaxglm.groups import Order, combine, sort_rows
 from jaxglm.irls.seldom import seldom
 from jaxglm.irls.working import working
 from jaxglm.leverage import Known
@@ -94,12 +94,12 @@ def marks_of(rows: Observations, kinds: list[np.ndarray]) -> Marks:
         codes = np.where(rows.codes >= 0, rows.codes * n_clusters + cluster, -1)
     sort = sort_rows(codes, bins)
     sizes = np.bincount(fits, sort.sizes, rows.g).astype(np.int64)
-    return Marks(cluster, sort.order, np.cumsum(sizes) - sizes, sizes)
+    return Marks(cluster, Order(sort.index, np.cumsum(sizes) - sizes, sizes))
 
 
 def count(marks: Marks, weights: np.ndarray, fit: int) -> int:
     """How many clusters of one fit have a row of positive weight. weights: in the rows' shape."""
-    rows = marks.order[marks.starts[fit] : marks.starts[fit] + marks.sizes[fit]]
+    rows = marks.order.of_group(fit)
     mark = marks.mark if marks.mark.ndim == 1 else marks.mark[fit]
     there = (weights if weights.ndim == 1 else weights[fit])[rows] != 0
     return len(np.unique(mark[rows][there]))
@@ -111,7 +111,7 @@ def _of_equal(rows: Observations, kinds: list[np.ndarray]) -> Marks:
     shape = (n,) if all(kind.ndim == 1 for kind in kinds) else (g, n)
     cluster = _combined([np.broadcast_to(kind, shape).reshape(-1) for kind in kinds]).reshape(shape)
     order = np.argsort(cluster, axis=-1, kind="stable").reshape(-1)
-    return Marks(cluster, order, np.arange(g) * (n if len(shape) == 2 else 0), np.full(g, n))
+    return Marks(cluster, Order(order, np.arange(g) * (n if len(shape) == 2 else 0), np.full(g, n)))
 
 
 def _combined(kinds: list[np.ndarray]) -> np.ndarray:

@@ -6,7 +6,7 @@ codes by a counting sort, which keeps the order of the rows inside a group. Rows
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from jaxglm.errors import UnknownGroupError, did_you_mean, listed
+
+PIECE = 2**16  # labels looked at together
 
 
 @dataclass(frozen=True)
@@ -68,28 +70,48 @@ class Groups:
 
 @dataclass(frozen=True)
 class Order:
-    """Rows put in the order of their groups. order: (M,), row numbers; starts, sizes: (g,), where a group's begin in
-    `order`, and how many they are."""
+    """Rows put in the order of their groups. index: (M,), row numbers, or None where all rows are in that order; starts, sizes:
+    (g,), where a group's begin in `index`, and how many they are."""
 
-    order: np.ndarray
+    index: np.ndarray | None
     starts: np.ndarray
     sizes: np.ndarray
+
+    def rows(self, begin: int, end: int) -> np.ndarray:
+        """Row numbers from one place in the order to another."""
+        return np.arange(begin, end) if self.index is None else self.index[begin:end]
+
+    def of_group(self, k: int) -> np.ndarray:
+        """Row numbers of one group."""
+        return self.rows(int(self.starts[k]), int(self.starts[k] + self.sizes[k]))
 
 
 def sort_rows(codes: np.ndarray, g: int) -> Order:
     """Rows by group, by a counting sort; rows with a negative code are left out."""
-    present = np.flatnonzero(codes >= 0) if len(codes) and codes.min() < 0 else None
+    ascending = _is_ascending(codes)
+    if ascending and (not len(codes) or codes[0] >= 0):
+        edges = np.searchsorted(codes, np.arange(g + 1))
+        return Order(None, edges[:-1], np.diff(edges))
+    present = np.flatnonzero(codes >= 0) if codes.min() < 0 else None
     used = codes if present is None else codes[present]
     sizes = np.bincount(used, minlength=g)
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]) if g else np.zeros(0, np.int64)
-    if np.all(used[:-1] <= used[1:]):
-        order = np.arange(len(used))
-    else:
-        count = len(used)
-        # Transposing a sparse matrix with one entry a row is a stable counting sort in compiled code.
-        by_row = csr_array((np.arange(count), used, np.arange(count + 1)), shape=(count, g))
-        order = by_row.tocsc().data
+    starts = np.cumsum(sizes) - sizes
+    if ascending:
+        return Order(present, starts, sizes)
+    count = len(used)
+    # Transposing a sparse matrix with one entry a row is a stable counting sort in compiled code.
+    order = csr_array((np.arange(count), used, np.arange(count + 1)), shape=(count, g)).tocsc().data
     return Order(order if present is None else present[order], starts, sizes)
+
+
+def _is_ascending(values: np.ndarray) -> bool:
+    """Whether no value is smaller than the one before it."""
+    return all(np.all(part[:-1] <= part[1:]) for part in _overlapping(values))
+
+
+def _overlapping(values: np.ndarray) -> Iterator[np.ndarray]:
+    """The values in pieces that stay in a cache, each beginning with the last value of the one before."""
+    return (values[begin : begin + PIECE + 1] for begin in range(0, len(values), PIECE))
 
 
 def factorize(labels: Any, names: Sequence[str] = ("group",)) -> Groups:
@@ -206,14 +228,27 @@ def absent(values: np.ndarray) -> np.ndarray:
 def _unique(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """np.unique with the inverse; integers of a small range by counting."""
     if values.dtype.kind in "iu" and len(values):
+        if _is_ascending(values):
+            return _unique_ascending(values)
         low, high = int(values.min()), int(values.max())
         if high - low <= 4 * len(values) + 1000:
-            shifted = (values - values.dtype.type(low)).astype(np.int64)
+            shifted = (values - values.dtype.type(low) if low else values).astype(np.int64, copy=False)
             seen = np.bincount(shifted) > 0
-            return np.flatnonzero(seen).astype(values.dtype) + values.dtype.type(low), (np.cumsum(seen) - 1)[shifted]
+            levels = np.flatnonzero(seen).astype(values.dtype) + values.dtype.type(low)
+            return levels, shifted if seen.all() else (np.cumsum(seen) - 1)[shifted]
     try:
         levels, codes = np.unique(values, return_inverse=True)
     except TypeError:
         kinds = sorted({type(value).__name__ for value in values})
         raise TypeError(f"group labels of one column must be of one kind, to be sorted; these are {', '.join(kinds)}") from None
     return levels, codes.reshape(-1).astype(np.int64)
+
+
+def _unique_ascending(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same of integers in ascending order; labels that count the groups are the codes themselves."""
+    changes = [np.flatnonzero(part[:-1] != part[1:]) for part in _overlapping(values)]
+    starts = np.concatenate([[0], *(PIECE * i + 1 + change for i, change in enumerate(changes))])
+    levels = values[starts]
+    if np.array_equal(levels, np.arange(len(levels))):
+        return levels, values.astype(np.int64, copy=False)
+    return levels, np.repeat(np.arange(len(levels)), np.diff(starts, append=len(values)))

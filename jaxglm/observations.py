@@ -108,7 +108,7 @@ class Observations:
     def source(self, sort: Any = None) -> Source:
         """The rows as fitting wants them; sort: a `groups.Order` where there are codes."""
         if sort is not None:
-            return Stacked(self.X, self.y, self.weights, self.offset, sort.order, sort.starts, sort.sizes)
+            return Stacked(self.X, self.y, self.weights, self.offset, sort.index, sort.starts, sort.sizes)
         return Crossed(self._sound_X(), self.y, self.weights, self.offset, self.g, self.own)
 
     def _sound_X(self) -> np.ndarray:

@@ -20,6 +20,7 @@ from jaxglm.calls import arithmetic, calls_of
 from jaxglm.designs import Dense
 from jaxglm.family import Family
 from jaxglm.fitting import fits_in_a_call
+from jaxglm.groups import Order
 from jaxglm.irls import lanes
 from jaxglm.irls.blocks import CACHE, FEWEST_SHARED, MEMORY, default_device
 from jaxglm.irls.options import IRLS
@@ -69,24 +70,23 @@ def over_fits(one: Pass, task: Task, known: Any, which: np.ndarray | None = None
 @dataclass(frozen=True)
 class Marks:
     """Marks of rows, and the order in which a pass goes along the rows of each fit. mark: in the shape of the rows, or (n,) for
-    all fits; order, starts, sizes: as of `groups.Order`, of rows of one table or of each fit's own."""
+    all fits; order: of rows of one table or of each fit's own."""
 
     mark: np.ndarray
-    order: np.ndarray
-    starts: np.ndarray
-    sizes: np.ndarray
+    order: Order
 
 
 def over_marked(one: Pass, task: Task, known: Any, marks: Marks) -> Any:
     """What `one` says of every fit whose rows have marks, in their order; None where no lanes of a CPU can do it."""
     rows = lane_rows(task.source)
     shared = rows is not None and rows.shared
-    if rows is None or (shared and marks.starts.any()):
+    if rows is None or (shared and marks.order.starts.any()):
         return None
-    X = rows.X[marks.order] if shared else rows.X
-    rows = replace(rows, X=X, order=marks.order, starts=marks.starts, sizes=marks.sizes, mark=marks.mark)
+    order = marks.order
+    X = rows.X[order.index] if shared and order.index is not None else rows.X
+    rows = replace(rows, X=X, order=order.index, starts=order.starts, sizes=order.sizes, mark=marks.mark)
     with arithmetic(task.device):
-        return _by_lanes(one, task, known, np.flatnonzero(marks.sizes > 0), rows)
+        return _by_lanes(one, task, known, np.flatnonzero(order.sizes > 0), rows)
 
 
 def _by_lanes(one: Pass, task: Task, known: Any, groups: np.ndarray, rows: lanes.Rows | None) -> Any:

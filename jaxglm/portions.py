@@ -35,7 +35,7 @@ def portions(result: Any, size: int) -> Iterator[Any]:
     begin = 0
     while begin < g:
         end = max(begin + 1, int(np.searchsorted(ends, ends[begin] - sort.sizes[begin] + size, side="right")))
-        index = sort.order[sort.starts[begin] : ends[end - 1]]
+        index = sort.rows(int(sort.starts[begin]), int(ends[end - 1]))
         room = max(size, 1 << max(len(index) - 1, 0).bit_length())
         codes = np.full(room, -1, np.int64)
         codes[: len(index)] = rows.codes[index] - begin
