@@ -15,9 +15,10 @@ import jax
 import numpy as np
 
 from jaxglm import families, fitting, power, theta
+from jaxglm.devices import named_device
 from jaxglm.errors import listed
 from jaxglm.family import Family
-from jaxglm.groups import Groups, absent, factorize, factorize_column, sort_rows
+from jaxglm.groups import Groups, absent, factorize, factorize_column
 from jaxglm.irls.many import number_of_fits
 from jaxglm.irls.options import IRLS
 from jaxglm.missing import without_missing
@@ -25,6 +26,7 @@ from jaxglm.observations import Observations, log_exposure
 from jaxglm.packing import Features
 from jaxglm.penalty import ElasticNet, Net, Ridge, net_arrays, ridge_arrays, strength_of_each
 from jaxglm.results import GLMResults, finish
+from jaxglm.sorting import sort_rows
 from jaxglm.task import Task, require_reduction
 from jaxglm.weights import concluded, prepared, split
 
@@ -241,17 +243,6 @@ def fit_observations(
         solution = replace(solution, log_likelihood=solution.log_likelihood + adjust)
     made = finish(solution, model, names, keys, dropped, observations, table, replace(task, family=model), shape_errors=errors)
     return concluded(replace(made, penalized=penalty is not None), kind, stated)
-
-
-def named_device(device: Any) -> Any:
-    """A JAX device from a device or the name of a platform. Raises ValueError where there is none."""
-    if device is None or not isinstance(device, str):
-        return device
-    try:
-        return jax.devices(device)[0]
-    except RuntimeError:
-        known = listed(sorted({d.platform for d in jax.devices()}))
-        raise ValueError(f"JAX finds no device {device!r} here; it has {known}. See README, GPU support") from None
 
 
 def one_a_fit(family: Family, g: int, many: bool) -> Family:

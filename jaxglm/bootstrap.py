@@ -29,7 +29,6 @@ from scipy import special
 from jaxglm.designs import HIGHEST
 from jaxglm.family import Family
 from jaxglm.fitting import fit
-from jaxglm.groups import Order
 from jaxglm.irls.working import where_present, working
 from jaxglm.leverage import Known, at_limits, known, whitened
 from jaxglm.linalg import cholesky
@@ -38,6 +37,7 @@ from jaxglm.packing import Crossed, Picked, Stacked, gather, owners
 from jaxglm.passes import over_fits
 from jaxglm.rows import Rows, Totals, fold
 from jaxglm.sandwich import clusters_of, scores_of, sums_by_cluster
+from jaxglm.sorting import Order
 from jaxglm.status import Status
 from jaxglm.task import Task
 

@@ -17,13 +17,14 @@ from jax import Array
 
 from jaxglm.designs import HIGHEST
 from jaxglm.family import Family
-from jaxglm.groups import Order, combine, sort_rows
+from jaxglm.groups import combine
 from jaxglm.irls.seldom import seldom
 from jaxglm.irls.working import working
 from jaxglm.leverage import Known
 from jaxglm.observations import Observations
 from jaxglm.passes import Marks
 from jaxglm.rows import Rows, along
+from jaxglm.sorting import Order, sort_rows
 
 MOST = 8  # bins of a counting sort for each row
 

@@ -92,9 +92,9 @@ class Twice:
 
     @classmethod
     def of(cls, rows: Array) -> Twice:
-        """From the matrix (n, p)."""
-        first = rows[:, 0]
-        return cls(rows.T, rows, jnp.where(first == first, 1.0, jnp.nan).astype(rows.dtype))
+        """From the matrix (..., n, p)."""
+        first = rows[..., 0]
+        return cls(jnp.swapaxes(rows, -1, -2), rows, jnp.where(first == first, 1.0, jnp.nan).astype(rows.dtype))
 
     def dot(self, v: Array) -> Array:
         return jnp.matmul(v, self.columns, precision=HIGHEST)

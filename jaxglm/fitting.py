@@ -27,7 +27,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxglm.aligned import placed
 from jaxglm.calls import arithmetic, calls_of
+from jaxglm.devices import default_device
 from jaxglm.elastic_net import (
     Paths,
     free_columns,
@@ -40,7 +42,7 @@ from jaxglm.elastic_net import (
     unmoved,
 )
 from jaxglm.irls import lanes
-from jaxglm.irls.blocks import Blocks, blocks_of, default_device, shares
+from jaxglm.irls.blocks import Blocks, blocks_of, shares
 from jaxglm.irls.many import solve_batch, solve_plain_batch
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import typed
@@ -57,7 +59,6 @@ from jaxglm.packing import (
     gather,
     lane_rows,
     per_lane,
-    placed,
     tiles,
 )
 from jaxglm.penalty import Net
@@ -81,7 +82,7 @@ def fit(task: Task, progress: Progress | None = None, plain: bool = True, limits
         one = np.zeros(len(task.source.sizes), np.int64)
         return path(task, task.net, fit_free(task, task.net, progress)).at(one, task.family.dispersion)
     g = len(task.source.sizes)
-    found = nothing(g, task.source.p)
+    found = nothing(g, task.source.p, task.source.sizes <= 0)
     groups = np.flatnonzero(task.source.sizes > 0)
     with arithmetic(task.device):
         if task.bias_reduction is not None:

@@ -1,21 +1,18 @@
 """Group labels as numbers: which rows belong to which fit.
 
-Labels of any kind become codes 0 to g - 1 in the order of the sorted labels, and rows are put in the order of their
-codes by a counting sort, which keeps the order of the rows inside a group. Rows whose label is missing belong nowhere.
+Labels of any kind become codes 0 to g - 1 in the order of the sorted labels. Rows whose label is missing belong nowhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from jaxglm.errors import UnknownGroupError, did_you_mean, listed
-
-PIECE = 2**16  # labels looked at together
+from jaxglm.sorting import PIECE, is_ascending, overlapping
 
 
 @dataclass(frozen=True)
@@ -66,52 +63,6 @@ class Groups:
                 near = did_you_mean(str(key), map(str, labels[:1000]))
             raise UnknownGroupError(f"there is no group {key!r}.{near} Groups: {listed(labels)}")
         return int(np.argmax(hit))
-
-
-@dataclass(frozen=True)
-class Order:
-    """Rows put in the order of their groups. index: (M,), row numbers, or None where all rows are in that order; starts, sizes:
-    (g,), where a group's begin in `index`, and how many they are."""
-
-    index: np.ndarray | None
-    starts: np.ndarray
-    sizes: np.ndarray
-
-    def rows(self, begin: int, end: int) -> np.ndarray:
-        """Row numbers from one place in the order to another."""
-        return np.arange(begin, end) if self.index is None else self.index[begin:end]
-
-    def of_group(self, k: int) -> np.ndarray:
-        """Row numbers of one group."""
-        return self.rows(int(self.starts[k]), int(self.starts[k] + self.sizes[k]))
-
-
-def sort_rows(codes: np.ndarray, g: int) -> Order:
-    """Rows by group, by a counting sort; rows with a negative code are left out."""
-    ascending = _is_ascending(codes)
-    if ascending and (not len(codes) or codes[0] >= 0):
-        edges = np.searchsorted(codes, np.arange(g + 1))
-        return Order(None, edges[:-1], np.diff(edges))
-    present = np.flatnonzero(codes >= 0) if codes.min() < 0 else None
-    used = codes if present is None else codes[present]
-    sizes = np.bincount(used, minlength=g)
-    starts = np.cumsum(sizes) - sizes
-    if ascending:
-        return Order(present, starts, sizes)
-    count = len(used)
-    # Transposing a sparse matrix with one entry a row is a stable counting sort in compiled code.
-    order = csr_array((np.arange(count), used, np.arange(count + 1)), shape=(count, g)).tocsc().data
-    return Order(order if present is None else present[order], starts, sizes)
-
-
-def _is_ascending(values: np.ndarray) -> bool:
-    """Whether no value is smaller than the one before it."""
-    return all(np.all(part[:-1] <= part[1:]) for part in _overlapping(values))
-
-
-def _overlapping(values: np.ndarray) -> Iterator[np.ndarray]:
-    """The values in pieces that stay in a cache, each beginning with the last value of the one before."""
-    return (values[begin : begin + PIECE + 1] for begin in range(0, len(values), PIECE))
 
 
 def factorize(labels: Any, names: Sequence[str] = ("group",)) -> Groups:
@@ -228,7 +179,7 @@ def absent(values: np.ndarray) -> np.ndarray:
 def _unique(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """np.unique with the inverse; integers of a small range by counting."""
     if values.dtype.kind in "iu" and len(values):
-        if _is_ascending(values):
+        if is_ascending(values):
             return _unique_ascending(values)
         low, high = int(values.min()), int(values.max())
         if high - low <= 4 * len(values) + 1000:
@@ -246,7 +197,7 @@ def _unique(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _unique_ascending(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The same of integers in ascending order; labels that count the groups are the codes themselves."""
-    changes = [np.flatnonzero(part[:-1] != part[1:]) for part in _overlapping(values)]
+    changes = [np.flatnonzero(part[:-1] != part[1:]) for part in overlapping(values)]
     starts = np.concatenate([[0], *(PIECE * i + 1 + change for i, change in enumerate(changes))])
     levels = values[starts]
     if np.array_equal(levels, np.arange(len(levels))):

@@ -16,13 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxglm.aligned import zeros
 from jaxglm.designs import Dense
 from jaxglm.family import Family
 from jaxglm.irls.borrowed import MOST_COLUMNS, available, lend
 from jaxglm.irls.plain import solve_plain
 from jaxglm.irls.problem import pose, typed
 from jaxglm.irls.solution import Solution
-from jaxglm.packing import Stacked, piece, zeros
+from jaxglm.packing import Stacked, piece
 from jaxglm.rows import Chunks, Rows, Shares
 from jaxglm.task import Task
 from jaxglm.threads import cores, in_threads

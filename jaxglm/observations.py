@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from jaxglm.family import Family
-from jaxglm.groups import sort_rows
 from jaxglm.irls.solution import Solution, is_lost
 from jaxglm.limits import infinite_eta
 from jaxglm.packing import Crossed, Features, Source, Stacked
+from jaxglm.sorting import sort_rows
 
 PIECE = 2**17  # rows worked on at a time
 
@@ -106,7 +106,7 @@ class Observations:
         return eta if self.offset is None else eta + self.offset
 
     def source(self, sort: Any = None) -> Source:
-        """The rows as fitting wants them; sort: a `groups.Order` where there are codes."""
+        """The rows as fitting wants them; sort: a `sorting.Order` where there are codes."""
         if sort is not None:
             return Stacked(self.X, self.y, self.weights, self.offset, sort.index, sort.starts, sort.sizes)
         return Crossed(self._sound_X(), self.y, self.weights, self.offset, self.g, self.own)

@@ -10,18 +10,17 @@ What is packed comes from a `Source`, which knows how to look up any row of any 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
+from jaxglm.aligned import zeros
 from jaxglm.irls.lanes.run import Rows
 from jaxglm.irls.ragged import Tiles
 
 EMPTY = -1  # a lane without a group
-ALIGNMENT = 64  # bytes; JAX on a CPU uses a NumPy array that begins at a multiple as it is, and copies others, slowly
 
 
 @dataclass(frozen=True)
@@ -333,24 +332,6 @@ def _padded(values: np.ndarray, total: int, dtype: Any) -> np.ndarray:
     with np.errstate(over="ignore"):
         out = zeros((total, *values.shape[1:]), dtype)
         out[: len(values)] = values
-    return out
-
-
-def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Zeros at a place from which JAX need not copy them."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    room = np.zeros(size + ALIGNMENT, np.uint8)
-    first = -room.ctypes.data % ALIGNMENT
-    return room[first : first + size].view(dtype).reshape(shape)
-
-
-def placed(values: Any, dtype: Any) -> np.ndarray:
-    """The values in a place from which JAX need not copy them."""
-    values = np.asarray(values)
-    if values.dtype == dtype and values.flags.c_contiguous and values.ctypes.data % ALIGNMENT == 0:
-        return values
-    out = zeros(values.shape, dtype)
-    out[...] = values
     return out
 
 

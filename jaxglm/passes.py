@@ -16,18 +16,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxglm.aligned import placed
 from jaxglm.calls import arithmetic, calls_of
 from jaxglm.designs import Dense
+from jaxglm.devices import default_device
 from jaxglm.family import Family
 from jaxglm.fitting import fits_in_a_call
-from jaxglm.groups import Order
 from jaxglm.irls import lanes
-from jaxglm.irls.blocks import CACHE, FEWEST_SHARED, MEMORY, default_device
+from jaxglm.irls.blocks import CACHE, FEWEST_SHARED, MEMORY
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import typed
 from jaxglm.irls.ragged import over_blocks
-from jaxglm.packing import EMPTY, Call, Crossed, lane_rows, per_lane, placed, tiles
+from jaxglm.packing import EMPTY, Call, Crossed, lane_rows, per_lane, tiles
 from jaxglm.rows import Rows
+from jaxglm.sorting import Order
 from jaxglm.task import Task
 from jaxglm.threads import in_threads
 

@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxglm.groups import sort_rows
 from jaxglm.observations import Observations
 from jaxglm.packing import Features
+from jaxglm.sorting import sort_rows
 
 
 def portions(result: Any, size: int) -> Iterator[Any]:

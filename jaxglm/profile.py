@@ -34,11 +34,11 @@ from jaxglm.crossings import crossings
 from jaxglm.ends import sides
 from jaxglm.errors import did_you_mean, listed
 from jaxglm.family import Family
-from jaxglm.groups import sort_rows
 from jaxglm.irls.solution import Solution
 from jaxglm.limits import infinite_eta
 from jaxglm.packing import Picked, Source, gather, reweighted
 from jaxglm.separation import decide, recedes
+from jaxglm.sorting import sort_rows
 from jaxglm.status import Method, Status, maximise_likelihood
 from jaxglm.task import Task
 

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from jaxglm import fitting
-from jaxglm.irls.blocks import default_device
+from jaxglm.devices import default_device
 from jaxglm.irls.solution import Solution
 from jaxglm.packing import Crossed, gather
 from jaxglm.status import Status

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from jaxglm import families, fitting, summary
-from jaxglm.arrays import named_device, observe, one_a_fit
+from jaxglm.arrays import observe, one_a_fit
+from jaxglm.devices import named_device
 from jaxglm.family import Family
-from jaxglm.groups import sort_rows
 from jaxglm.irls.options import IRLS
 from jaxglm.observations import Observations
 from jaxglm.paths import Folds, Path
 from jaxglm.penalty import ElasticNet, Net, net_arrays
+from jaxglm.sorting import sort_rows
 from jaxglm.status import Status
 from jaxglm.task import Task
 

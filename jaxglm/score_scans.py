@@ -29,9 +29,10 @@ import numpy as np
 from jax import Array
 
 from jaxglm import discovery, families, tables, wald
-from jaxglm.arrays import Scan, fit_observations, named_device, one_a_fit, pose_scan
+from jaxglm.arrays import Scan, fit_observations, one_a_fit, pose_scan
 from jaxglm.calls import arithmetic
 from jaxglm.designs import HIGHEST, Shared
+from jaxglm.devices import named_device
 from jaxglm.family import Family
 from jaxglm.fitting import as_numbers
 from jaxglm.groups import Groups

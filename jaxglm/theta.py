@@ -27,13 +27,15 @@ import jax
 import numpy as np
 
 from jaxglm import fitting
+from jaxglm.aligned import placed
 from jaxglm.calls import arithmetic, calls_of
+from jaxglm.devices import default_device
 from jaxglm.family import Family
-from jaxglm.irls.blocks import default_device, shares
+from jaxglm.irls.blocks import shares
 from jaxglm.irls.joint import Estimate, Group, Point, Seen, estimate_shared, estimate_tiles, profile_tiles
 from jaxglm.irls.solution import Solution, is_lost, store
 from jaxglm.limits import remaining
-from jaxglm.packing import EMPTY, Call, Crossed, Stacked, gather, owners, placed, reweighted, tiles
+from jaxglm.packing import EMPTY, Call, Crossed, Stacked, gather, owners, reweighted, tiles
 from jaxglm.status import Status
 from jaxglm.task import Task
 from jaxglm.threads import in_threads

@@ -1,12 +1,14 @@
 """One large fit: rows dealt out, left where the user has them or copied, must give what any other way gives."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxglm
-from jaxglm import large
+from jaxglm import irls, large
 from jaxglm.irls import borrowed
 from jaxglm.irls.borrowed import calls
 from jaxglm.penalty import Ridge
@@ -171,3 +173,26 @@ def test_another_agreement_is_for_the_general_path(monkeypatch, caplog):
     with caplog.at_level("DEBUG", logger="jaxglm"):
         assert not calls.available.__wrapped__("float64")
     assert "(0, 99)" in caplog.text
+
+
+@pytest.mark.parametrize("given", [(), ("weights",), ("weights", "offset")], ids="+".join)
+def test_the_core_takes_many_rows_in_chunks(rows, monkeypatch, given):
+    """One fit by `solve`, and two by `solve_many`, rows in chunks, with a row that is not there and holds nothing of use."""
+    more = {name: rows[name] for name in given}
+    X, y, family = rows["X"].copy(), rows["poisson"], jaxglm.families.Poisson()
+    if given:
+        X[np.flatnonzero(rows["weights"] == 0)[0]] = np.nan
+
+    def found():
+        jax.clear_caches()
+        with jax.enable_x64(True):
+            one = irls.solve(X, y, family, **more)
+            many = jax.jit(lambda y: irls.solve_many(X, y, family, **more))(jnp.stack([y, y[::-1]]))
+            slope = jax.grad(lambda y: irls.solve(X, y, family, **more).coefficients[2])(jnp.asarray(y))
+        return one, many, slope
+
+    whole, module = found(), sys.modules["jaxglm.irls.solve"]  # whose name is a function of the package
+    monkeypatch.setattr(module, "LARGE", 1000)
+    monkeypatch.setattr(module, "CHUNK", 1000)
+    for a, b in zip(jax.tree.leaves(found()), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)

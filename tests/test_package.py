@@ -23,7 +23,8 @@ FILES = {
 
 # A module imports only from its own layer or from those above it here, and modules never import each other in a circle.
 LAYERS = [
-    "errors status threads links logarithms deviances family log_likelihoods count_overdispersion tweedie_density families",
+    "errors status threads aligned devices links logarithms deviances family log_likelihoods count_overdispersion "
+    "tweedie_density families",
     "designs linalg penalty rows",
     "irls irls.options irls.carry irls.seldom irls.working irls.problem irls.normal irls.loop irls.solution irls.adjusted "
     "irls.lasso irls.path irls.plain irls.solve irls.alike irls.blocks irls.many irls.ragged irls.joint "
@@ -32,8 +33,8 @@ LAYERS = [
     "irls.fused.launch irls.fused.guard irls.lanes irls.lanes.code irls.lanes.functions irls.lanes.entries "
     "irls.lanes.translate irls.lanes.program irls.lanes.kernel irls.lanes.machine irls.lanes.run irls.lanes.guard "
     "irls.borrowed irls.borrowed.instructions irls.borrowed.calls irls.borrowed.design",
-    "check recession separation crossings packing task calls kernels large ends limits separated elastic_net boundary ladder "
-    "fitting theta passes power",
+    "check recession separation crossings sorting packing task calls kernels large ends limits separated elastic_net boundary "
+    "ladder fitting theta passes power",
     "groups observations tails discovery missing wald profile residuals leverage cluster_sums sandwich bootstrap robust "
     "weights influence log_tails distributions quantile_residuals portions overdispersion zero_inflation verdict columns "
     "frames terms formula_parsing formula formula_variation prediction tables diagnostics summary storage hypotheses "
@@ -58,7 +59,6 @@ PLACES = {  # where an outside library may be imported, at the top of the module
         "bootstrap",
         "boundary",
         "distributions",
-        "groups",
         "influence",
         "log_tails",
         "model",
@@ -66,6 +66,7 @@ PLACES = {  # where an outside library may be imported, at the top of the module
         "quantile_residuals",
         "sandwich",
         "separation",
+        "sorting",
         "tails",
         "wald",
     },

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jaxglm.irls import fused
@@ -55,9 +54,3 @@ def blocks_of(data: Data, g: int, options: IRLS, device: Any, weighted: bool = T
 def shares(shape: tuple[int, ...]) -> bool:
     """Whether a design of this shape is shared and small enough for its products of columns."""
     return len(shape) == 2 and shape[0] * shape[1] * (shape[1] + 1) // 2 <= PRODUCTS
-
-
-def default_device() -> Any:
-    """Where JAX computes unless told otherwise."""
-    chosen = jax.config.jax_default_device  # type: ignore[attr-defined]
-    return chosen if isinstance(chosen, jax.Device) else jax.devices(chosen)[0]

@@ -17,10 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxglm.aligned import placed
+from jaxglm.devices import default_device
 from jaxglm.family import Family
 from jaxglm.irls import fused, lanes
 from jaxglm.irls.alike import are_alike, starts_of_alike
-from jaxglm.irls.blocks import Blocks, blocks_of, default_device, shares
+from jaxglm.irls.blocks import Blocks, blocks_of, shares
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.plain import solve_plain
 from jaxglm.irls.problem import Given, typed
@@ -71,9 +73,9 @@ def solve_many(
     if device.platform == "cpu":
         found = _solve_by_lanes(g, options, data if weights is not None else replace(data, weights=None), start, device)
         if found is not None:
-            undecided = bool(found.undecided.any())
-            there = _on_device(found, data.X.dtype)
-            return _again(g, options, blocks, data, start, 0, there) if undecided else _reported(there)
+            if found.undecided.any():
+                return _again(g, options, blocks, data, start, 0, _on_device(found, data.X.dtype))
+            return _on_device(reported(found), data.X.dtype)
     many = cores() > 1 and device.platform == "cpu"
     return _solve_in_windows(g, options, blocks, data, start, WINDOWS * cores() if many else 1)
 
@@ -105,7 +107,7 @@ def _solve_by_lanes(g: int, options: IRLS, data: Data, start: Array | None, devi
     job = lanes.Job(rows, jax.tree.map(np.asarray, data.family), penalty, begin, options, X.dtype)
     if not lanes.fits(job, rows.sizes).all() or lanes.available(job, device):
         return None
-    found = nothing(g, rows.p)
+    found = nothing(g, rows.p, [])
     lanes.solve(job, found, np.arange(g))
     for factorization in ("cholesky", "orthogonal"):
         again = np.flatnonzero(found.undecided)
@@ -118,10 +120,9 @@ def _solve_by_lanes(g: int, options: IRLS, data: Data, start: Array | None, devi
 def _on_device(solution: Solution, dtype: Any) -> Solution:
     """A solution in NumPy as JAX has it."""
 
-    def there(leaf: np.ndarray) -> Array:
-        return jnp.asarray(leaf, dtype if leaf.dtype.kind == "f" else jnp.int32 if leaf.dtype.kind == "i" else bool)
-
-    return jax.tree.map(there, solution)
+    kinds = {"f": dtype, "i": np.int32, "b": bool}
+    there: Solution = jax.device_put(jax.tree.map(lambda leaf: placed(leaf, kinds[leaf.dtype.kind]), solution))
+    return there
 
 
 def number_of_fits(design: tuple[int, ...], rows: dict[str, tuple[int, ...]]) -> int:
@@ -153,7 +154,7 @@ def solve_batch(g: int, options: IRLS, blocks: Blocks, data: Data, start: Array 
     plain pass.
     """
     if options.factorization != "auto":
-        return reported(_in_blocks(g, blocks, data, start, first, lambda d, s: solve_problem(d.problem(s), options)))
+        return reported(_in_blocks(g, blocks, data, start, first, lambda d, s: solve_problem(d.posed(s), options)))
     found = solve_plain_batch(g, options, blocks, data, start, first)
     return found if g == 0 else solve_undecided(g, options, blocks, data, start, first, found)
 
@@ -177,7 +178,7 @@ def solve_plain_batch(g: int, options: IRLS, blocks: Blocks, data: Data, start: 
         return _solve_by_kernel(g, options, blocks, data, first)
     if start is None and g and are_alike(data):
         start = starts_of_alike(data, options, len(data.weights if data.own is None else data.own))
-    return _in_blocks(g, blocks, data, start, first, lambda d, s: solve_plain(d.problem(s, plain=True), options))
+    return _in_blocks(g, blocks, data, start, first, lambda d, s: solve_plain(d.posed(s, plain=True), options))
 
 
 def solve_undecided(
@@ -192,7 +193,7 @@ def solve_undecided(
         place = k * few + jnp.arange(few, dtype=jnp.int32)
         index = waiting[jnp.minimum(place, g - 1)]
         part, begin = _picked(data, axes, first + index), _picked(start, start_axis, first + index)
-        solved = jax.vmap(lambda d, s: solve_problem(d.problem(s), options), in_axes=(axes, start_axis))(part, begin)
+        solved = jax.vmap(lambda d, s: solve_problem(d.posed(s), options), in_axes=(axes, start_axis))(part, begin)
         put = jnp.where((place < g) & found.undecided[index], index, g)
         return jax.tree.map(lambda old, new: old.at[put].set(new, mode="drop"), found, solved)
 

@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array
 from jax.tree_util import Partial
 
+from jaxglm.aligned import empty
 from jaxglm.designs import Constant
 from jaxglm.family import Family
 from jaxglm.irls.loop import State, optimise
@@ -290,20 +291,26 @@ def conclude(problem: Problem, algebra: Algebra, options: IRLS, state: State) ->
     )
 
 
-def nothing(g: int, p: int) -> Solution:
-    """Room for the solutions of g fits; what it says is that they have no data."""
-    numbers = {name: np.full(g, np.nan) for name in ("deviance", "null_deviance", "log_likelihood", "dispersion")}
-    counts = {name: np.zeros(g, np.int64) for name in ("rank", "n_obs", "n_iterations")}
+def nothing(g: int, p: int, of: Any = slice(None)) -> Solution:
+    """Room for the solutions of g fits. of: those that are told to have no data; the others are not set."""
+
+    def room(shape: tuple[int, ...], kind: Any, value: Any) -> np.ndarray:
+        out = empty(shape, kind)
+        out[of] = value
+        return out
+
+    numbers = {name: room((g,), float, np.nan) for name in ("deviance", "null_deviance", "log_likelihood", "dispersion")}
+    counts = {name: room((g,), np.int64, 0) for name in ("rank", "n_obs", "n_iterations")}
     return Solution(
-        coefficients=np.full((g, p), np.nan),
-        covariance=np.full((g, p, p), np.nan),
-        spans_constant=np.zeros(g, bool),
-        status=np.full(g, int(Status.NO_DATA)),
-        method=np.full(g, int(Method.IRLS)),
-        infinite=np.zeros((g, p), np.int64),
-        aliased=np.zeros((g, p), bool),
-        direction=np.zeros((g, p)),
-        undecided=np.zeros(g, bool),
+        coefficients=room((g, p), float, np.nan),
+        covariance=room((g, p, p), float, np.nan),
+        spans_constant=room((g,), bool, False),
+        status=room((g,), np.int64, Status.NO_DATA),
+        method=room((g,), np.int64, Method.IRLS),
+        infinite=room((g, p), np.int64, 0),
+        aliased=room((g, p), bool, False),
+        direction=room((g, p), float, 0.0),
+        undecided=room((g,), bool, False),
         **numbers,
         **counts,
     )
@@ -326,6 +333,8 @@ def reported(solution: Solution) -> Solution:
     where = status.__array_namespace__().where
     lost = is_lost(status)
     uncertain = lost | (status == Status.MAX_ITERATIONS)
+    if isinstance(uncertain, np.ndarray) and not uncertain.any():
+        return solution
     nan = float("nan")
     scalars = ("deviance", "null_deviance", "log_likelihood", "dispersion")
     return replace(

@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 
 from jaxglm.designs import Appended, Dense, Shared, Twice, standardize
+from jaxglm.devices import default_device
 from jaxglm.family import Family
 from jaxglm.irls.loop import optimise, start_eta
 from jaxglm.irls.normal import NORMAL, ORTHOGONAL
@@ -28,7 +29,10 @@ from jaxglm.irls.solution import Solution, Statistics, conclude, null_intercept,
 from jaxglm.irls.working import where_present, working
 from jaxglm.links import STATIC, ArrayLike
 from jaxglm.penalty import Ridge, as_matrix, pulled
-from jaxglm.rows import Rows
+from jaxglm.rows import Chunks, Rows
+
+LARGE = 2**18  # numbers of a design from which on its rows are taken in chunks
+CHUNK = 2**14  # numbers of a chunk
 
 
 @jax.tree_util.register_dataclass
@@ -37,7 +41,8 @@ class Data:
     """What a fit is made from, all of it differentiable: X (n, p), y, weights, offset (n,), penalty (p,) or
     (p, p), family.
 
-    own: (n,), a last column that is this fit's own; shared: whether X is that of many fits, which then share its work.
+    own: (n,), a last column that is this fit's own; shared: whether X is that of many fits, which then share its work. All that
+    goes by rows has an axis of chunks before them where there are many (`in_chunks`).
     """
 
     X: Any
@@ -54,13 +59,13 @@ class Data:
         for values that are not finite, and nobody watches for separation."""
         if plain:
             return self._plain_problem(start)
-        columns, scale, broken = standardize(self.X.T)
+        columns, scale, broken = standardize(jnp.swapaxes(self.X, -1, -2))
         design: Any = Shared.of(columns) if self.shared else Dense(columns)
         if self.own is not None:
             own, own_scale, own_broken = standardize(self.own[None, :])
             design, scale = Appended(design, own[0]), jnp.concatenate([scale, own_scale])
             broken |= own_broken
-        rows = Rows(design, self.y, self.weights, self.offset).prepared(self.family, broken)
+        rows = Rows(design, self.y, self.weights, self.offset, self._chunks()).prepared(self.family, broken)
         return pose(rows, self.family, scale, self.penalty, start)
 
     def _plain_problem(self, start: Array | None) -> Problem:
@@ -68,19 +73,43 @@ class Data:
 
         def rows(X: Array, own: Array | None) -> Rows:
             design: Any = shared or Twice.of(X)
-            return Rows(design if own is None else Appended(design, own), self.y, self.weights, self.offset)
+            return Rows(design if own is None else Appended(design, own), self.y, self.weights, self.offset, self._chunks())
 
         usable = rows(self.X, self.own).usable(self.family)
 
         def prepared() -> Rows:
             own = None if self.own is None else jnp.where(usable, self.own, 0.0)
-            X = self.X if self.shared else jnp.where(usable[:, None], self.X, 0.0)
+            X = self.X if self.shared else jnp.where(usable[..., None], self.X, 0.0)
             return rows(X, own).prepared(self.family, jnp.zeros_like(usable))
 
         # Also a way to have rows made once: what comes out of a branch XLA does not make again for every use.
         ready = jax.lax.cond(anywhere(jnp.any(~usable)), prepared, lambda: rows(self.X, self.own))
-        p = self.X.shape[1] + (self.own is not None)
+        p = self.X.shape[-1] + (self.own is not None)
         return pose(ready, self.family, jnp.ones(p, self.X.dtype), self.penalty, start, watched=False)
+
+    def _chunks(self) -> Chunks | None:
+        return None if self.X.ndim == 2 else Chunks(jnp.zeros((), jnp.int32), jnp.asarray(len(self.X), jnp.int32))
+
+    def posed(self, start: Array | None = None, plain: bool = False) -> Problem:
+        """The same, as it is fitted best: with many rows in chunks."""
+        return self.in_chunks().problem(start, plain)
+
+    def in_chunks(self) -> Data:
+        """The same, its rows in chunks that stay in a core's cache, where they are too many for it."""
+        n, p = self.X.shape
+        if self.shared or self.own is not None or n * p < LARGE or default_device().platform != "cpu":
+            return self
+        rows = max(1, CHUNK // p)
+        count = -(-n // rows)
+
+        def chunked(values: Any) -> Any:
+            if values is None:
+                return None
+            padded = jnp.pad(values, [(0, count * rows - n)] + [(0, 0)] * (values.ndim - 1))
+            return padded.reshape(count, rows, *values.shape[1:])
+
+        by_rows = {name: chunked(getattr(self, name)) for name in ("X", "y", "weights", "offset")}
+        return replace(self, **by_rows)
 
 
 def gather_data(
@@ -145,7 +174,7 @@ def solve_data(options: IRLS, data: Data, start: Array | None) -> Solution:
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _solve(options: IRLS, data: Data, start: Array | None) -> Solution:
-    return reported(solve_problem(data.problem(start), options))
+    return reported(solve_problem(data.posed(start), options))
 
 
 def solve_problem(problem: Problem, options: IRLS) -> Solution:

@@ -1,0 +1,61 @@
+"""Rows in the order of their groups.
+
+A counting sort, which keeps the order of the rows inside a group. Tables are often sorted already, and then nothing is
+sorted or copied: groups are looked up where they lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+
+PIECE = 2**16  # numbers looked at together
+
+
+@dataclass(frozen=True)
+class Order:
+    """Rows put in the order of their groups. index: (M,), row numbers, or None where all rows are in that order; starts, sizes:
+    (g,), where a group's begin in `index`, and how many they are."""
+
+    index: np.ndarray | None
+    starts: np.ndarray
+    sizes: np.ndarray
+
+    def rows(self, begin: int, end: int) -> np.ndarray:
+        """Row numbers from one place in the order to another."""
+        return np.arange(begin, end) if self.index is None else self.index[begin:end]
+
+    def of_group(self, k: int) -> np.ndarray:
+        """Row numbers of one group."""
+        return self.rows(int(self.starts[k]), int(self.starts[k] + self.sizes[k]))
+
+
+def sort_rows(codes: np.ndarray, g: int) -> Order:
+    """Rows by group, by a counting sort; rows with a negative code are left out."""
+    ascending = is_ascending(codes)
+    if ascending and (not len(codes) or codes[0] >= 0):
+        edges = np.searchsorted(codes, np.arange(g + 1))
+        return Order(None, edges[:-1], np.diff(edges))
+    present = np.flatnonzero(codes >= 0) if codes.min() < 0 else None
+    used = codes if present is None else codes[present]
+    sizes = np.bincount(used, minlength=g)
+    starts = np.cumsum(sizes) - sizes
+    if ascending:
+        return Order(present, starts, sizes)
+    count = len(used)
+    # Transposing a sparse matrix with one entry a row is a stable counting sort in compiled code.
+    order = csr_array((np.arange(count), used, np.arange(count + 1)), shape=(count, g)).tocsc().data
+    return Order(order if present is None else present[order], starts, sizes)
+
+
+def is_ascending(values: np.ndarray) -> bool:
+    """Whether no value is smaller than the one before it."""
+    return all(np.all(part[:-1] <= part[1:]) for part in overlapping(values))
+
+
+def overlapping(values: np.ndarray) -> Iterator[np.ndarray]:
+    """The values in pieces that stay in a cache, each beginning with the last value of the one before."""
+    return (values[begin : begin + PIECE + 1] for begin in range(0, len(values), PIECE))
