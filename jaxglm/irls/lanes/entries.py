@@ -22,12 +22,16 @@ class Untranslatable(Exception):
 
 def elementwise(function: Callable[..., Number], *arrays: np.ndarray) -> np.ndarray:
     """A function of numbers on arrays of them, single numbers going with all."""
-    shape = np.broadcast_shapes(*(array.shape for array in arrays))
-    spread = [np.broadcast_to(array, shape).reshape(-1) for array in arrays]
-    out = np.empty(int(np.prod(shape, dtype=int)), object)
-    for index, numbers in enumerate(zip(*spread, strict=True)):
-        out[index] = function(*numbers)
-    return out.reshape(shape)
+    largest = max(arrays, key=lambda array: array.ndim)
+    if largest.ndim == 0:
+        return of_one(function(*(array.item() for array in arrays)))
+    shape = largest.shape
+    if any(array.ndim and array.shape != shape for array in arrays):
+        shape = np.broadcast_shapes(*(array.shape for array in arrays))
+    spread = [array if array.shape == shape else np.broadcast_to(array, shape) for array in arrays]
+    out = np.empty(shape, object)
+    out.reshape(-1)[:] = [function(*numbers) for numbers in zip(*(array.reshape(-1) for array in spread), strict=True)]
+    return out
 
 
 def of_one(number: Number) -> np.ndarray:

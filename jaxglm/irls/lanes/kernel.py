@@ -346,8 +346,6 @@ class _Run:
             if given is not None:
                 number = self.gather(self.base(role, groups, row), KINDS[np.dtype(given)], inside)
                 out.append(of_one(self.arithmetic(number)))
-            elif role == "weights":
-                out.append(of_one(code.select(inside, constant(1.0, self.kind), constant(0.0, self.kind))))
         return out
 
     def base(self, role: str, groups: Number, row: Number) -> Number:

@@ -46,7 +46,7 @@ class Shape:
     shared: bool
     X: str
     y: str
-    weights: str | None
+    weights: str
     offset: str | None
     own: str | None
     code: int | None

@@ -100,7 +100,7 @@ def shape_of(job: Job) -> Shape:
         shared=rows.shared,
         X=str(kind(rows.X)),
         y=str(kind(rows.y)),
-        weights=kind(rows.weights),
+        weights=str(kind(_weights(rows))),
         offset=kind(rows.offset),
         own=kind(rows.own),
         code=rows.code,
@@ -206,7 +206,7 @@ def _table(job: Job, made: Kernel, found: Any) -> tuple[dict[str, int], list[np.
         X = _readable(rows.X)
         put("X", X, group=X.strides[0] if X.ndim == 3 else 0, row=X.strides[-2], column=X.strides[-1])
         table["gone"] = 0 if rows.gone is None else sum(1 << int(j) for j in np.flatnonzero(rows.gone))
-    for name, values in (("y", rows.y), ("weights", rows.weights), ("offset", rows.offset), ("mark", rows.mark)):
+    for name, values in (("y", rows.y), ("weights", _weights(rows)), ("offset", rows.offset), ("mark", rows.mark)):
         if values is not None:
             values = _readable(values)
             put(name, values, group=values.strides[0] if values.ndim == 2 else 0, row=values.strides[-1])
@@ -224,6 +224,11 @@ def _table(job: Job, made: Kernel, found: Any) -> tuple[dict[str, int], list[np.
         assert values.itemsize == of.dtype.itemsize
         table[f"result{index}"] = values.ctypes.data
     return table, kept
+
+
+def _weights(rows: Rows) -> np.ndarray:
+    """Prior weights; where there are none, the same 1 for all rows, so that one kernel does with weights and without."""
+    return np.broadcast_to(1.0, rows.y.shape) if rows.weights is None else rows.weights
 
 
 def _readable(values: np.ndarray) -> np.ndarray:
