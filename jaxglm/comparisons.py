@@ -8,6 +8,9 @@ dispersion of the largest model (Pearson's where it is estimated) and n - r its 
     score  U' (X'WX)^-1 U / phi at the smaller fit              chi-square (Rao's test)
     wald   b' C^-1 b of the coefficients that are left out      chi-square, or where phi is estimated F
 
+Where every model has a theta of its own, estimated by maximum likelihood, "lr" is twice the difference of log-likelihoods, as
+MASS's `anova.negbin` has it, and "f" and "score" are not defined. In tests of one model's terms theta stays as it is.
+
 Degrees of freedom are differences of ranks, so aliased columns count for nothing, and where the ranks are the same there is no
 test. Deviances of separated fits are limits, which makes "lr" and "f" valid there; "score" needs a smaller fit that is not
 separated, and "wald" coefficients that are finite.
@@ -31,7 +34,7 @@ from jaxglm.conclusions import Comparisons
 from jaxglm.contrasts import quadratic_form
 from jaxglm.errors import did_you_mean
 from jaxglm.irls.solution import Solution, is_lost
-from jaxglm.nesting import require_nested
+from jaxglm.nesting import require_nested, same_shapes
 from jaxglm.reduced import refittable, without
 from jaxglm.residuals import row_quantities
 from jaxglm.score_tests import score_statistics
@@ -46,13 +49,15 @@ NEGLIGIBLE = 1e-8  # of a deviance: what a larger model may lose to a smaller by
 class _Step:
     """A smaller model inside a larger one. larger: the result whose rows hold the larger design; larger_fit, smaller: their
     solutions, (g, p) each; gone: (p,), the larger design's columns that the smaller model lacks, None where its columns are not
-    among these; smaller_rows: the result whose rows the smaller model's coefficients belong to."""
+    among these; smaller_rows: the result whose rows the smaller model's coefficients belong to; own_shapes: whether each of
+    them has estimated shape parameters of its own."""
 
     larger: Any
     larger_fit: Solution
     smaller: Solution
     smaller_rows: Any
     gone: np.ndarray | None
+    own_shapes: bool = False
 
 
 def anova(*fits: Any, test: str | None = None) -> Comparisons:
@@ -80,9 +85,16 @@ def anova(*fits: Any, test: str | None = None) -> Comparisons:
     for small, large in pairs:
         require_nested(small, large)
     kind = require_kind(ordered[-1], test)
-    steps = [_Step(large, large.solution, small.solution, small, _lacking(small, large)) for small, large in pairs]
+    if kind in ("f", "score") and not all(same_shapes(*pair) for pair in pairs):
+        raise ValueError(f'between models of which each has its own theta there is no {kind} test; use test="lr"')
+    steps = [_between(small, large) for small, large in pairs]
     names = tuple(_added(small, large, place) for place, (small, large) in enumerate(pairs, 2))
     return _compared(ordered[-1], kind, names, steps)
+
+
+def _between(small: Any, large: Any) -> _Step:
+    own = not same_shapes(small, large)
+    return _Step(large, large.solution, small.solution, small, _lacking(small, large), own)
 
 
 def drop1(result: Any, asked: Any, test: str | None) -> Comparisons:
@@ -185,9 +197,9 @@ def _aic(result: Any, step: _Step) -> np.ndarray:
     """AIC of the smaller model. Where the dispersion is known, log-likelihoods differ by half of what deviances do."""
     largest, smaller, phi = result.solution, step.smaller, result.family.dispersion
     log_likelihood = smaller.log_likelihood
-    if phi is not None:
+    if phi is not None and not step.own_shapes:
         log_likelihood = largest.log_likelihood - (smaller.deviance - largest.deviance) / (2.0 * phi)
-    return -2.0 * log_likelihood + 2.0 * (smaller.rank + int(result.family.counts_dispersion))
+    return -2.0 * log_likelihood + 2.0 * (smaller.rank + result.family.n_shapes)
 
 
 def _tested(result: Any, kind: str, step: _Step) -> np.ndarray:
@@ -200,7 +212,8 @@ def _tested(result: Any, kind: str, step: _Step) -> np.ndarray:
         statistic = _score(step) / result.solution.dispersion
         statistic = np.where(smaller.status == Status.CONVERGED, statistic, np.nan)
     else:
-        gain = smaller.deviance - larger.deviance
+        own = 2.0 * (larger.log_likelihood - smaller.log_likelihood)
+        gain = own if step.own_shapes else smaller.deviance - larger.deviance
         gain = np.where((gain < 0) & (gain > -NEGLIGIBLE * (1.0 + np.abs(smaller.deviance))), 0.0, gain)
         statistic = np.where(gain >= 0, gain, np.nan) / result.solution.dispersion
         statistic = statistic / np.where(df > 0, df, 1) if kind == "f" else statistic

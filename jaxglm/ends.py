@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxglm.aligned import empty
 from jaxglm.family import Family
 from jaxglm.irls.edge import edge_of
 from jaxglm.irls.loop import toward_infinity
@@ -40,21 +41,29 @@ class Ends:
 def sides(family: Family, rows: Stacked) -> np.ndarray:
     """The sign of every row's infinite optimum, 0 where it is finite. family: of the groups of `rows`."""
     present = np.asarray(rows.weights > 0)
-    return np.where(present, _by_row(toward_infinity, family, rows, np.where(present, rows.y, HARMLESS)), 0.0)
+    return np.where(present, _by_row(toward_infinity, family, owners(rows), np.where(present, rows.y, HARMLESS)), 0.0)
 
 
 def ends(family: Family, rows: Stacked, which: np.ndarray) -> Ends:
     """What some of the rows, flagged by `which`, add when their means are at their ends; 0 for the others."""
-    found = _by_row(_ends, family, rows, np.where(which, rows.y, HARMLESS))
-    return jax.tree.map(lambda leaf: np.where(which, leaf, 0.0), found)
+    index = np.flatnonzero(which)
+    found = _by_row(_ends, family, owners(rows)[index], rows.y[index])
+    return jax.tree.map(partial(_spread, len(which), index), found)
 
 
-def log_likelihoods(family: Family, rows: Stacked, eta: np.ndarray, dispersion: np.ndarray) -> np.ndarray:
-    """The log-likelihood of every row at eta (n,), 0 where a row is absent; dispersion: of the groups."""
-    present = rows.weights > 0
-    y, weights = np.where(present, rows.y, HARMLESS), np.where(present, rows.weights, 1.0)
-    each = _by_row(_log_likelihoods, family, rows, y, eta, weights, dispersion[owners(rows)])
-    return np.where(present, each, 0.0)
+def log_likelihoods(family: Family, rows: Stacked, which: np.ndarray, eta: np.ndarray, dispersion: np.ndarray) -> np.ndarray:
+    """The log-likelihood of those rows that are flagged by `which` at eta (n,), 0 for others; dispersion: of the groups."""
+    index = np.flatnonzero(which)
+    owner = owners(rows)[index]
+    found = _by_row(_log_likelihoods, family, owner, rows.y[index], eta[index], rows.weights[index], dispersion[owner])
+    return _spread(len(which), index, found)
+
+
+def _spread(n: int, index: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values of some rows among n, 0 for the others."""
+    out = np.zeros(n)
+    out[index] = values
+    return out
 
 
 def _ends(family: Family, y: Array) -> Ends:
@@ -70,14 +79,19 @@ def _log_likelihoods(family: Family, y: Array, eta: Array, weights: Array, dispe
     return family.log_likelihood_at(y, family.link.mean(eta), weights, dispersion)
 
 
-def _by_row(function: Callable[..., Any], family: Family, rows: Stacked, *values: np.ndarray) -> Any:
-    """`function` of each row's family and values, as NumPy arrays."""
-    n = len(rows.y)
-    more = max(FEWEST, 1 << max(n - 1, 0).bit_length()) - n
-    padded = [np.concatenate([value, np.full(more, HARMLESS)]) for value in values]
-    owner = np.concatenate([owners(rows), np.zeros(more, np.int64)])
-    of_row = typed(jax.tree.map(np.asarray, family).of(owner), np.float64)
+def _by_row(function: Callable[..., Any], family: Family, owner: np.ndarray, *values: np.ndarray) -> Any:
+    """`function` of each row's family and values, as NumPy arrays. owner: (n,), the rows' groups."""
+    n = len(owner)
+    room = max(FEWEST, 1 << max(n - 1, 0).bit_length())
+    padded = [_padded(value, room) for value in values]
+    of_row = typed(jax.tree.map(np.asarray, family).of(np.append(owner, np.zeros(room - n, np.int64))), np.float64)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[:n], _evaluate(function, of_row, *padded))
+
+
+def _padded(values: np.ndarray, room: int) -> np.ndarray:
+    out = empty((room,), np.float64)
+    out[: len(values)], out[len(values) :] = values, HARMLESS
+    return out
 
 
 @partial(jax.jit, static_argnums=0)
@@ -102,7 +116,8 @@ def at_edges(family: Family, rows: Stacked, eta: np.ndarray, mean_response: np.n
     present = rows.weights > 0
     y, weights = np.where(present, rows.y, HARMLESS), np.where(present, rows.weights, 0.0)
     safe = np.where(present, eta, np.asarray(family.link(HARMLESS)) if not family.link.parameters else 0.5)
-    found = _by_row(_at_edge, family, rows, y, safe, weights, mean_response[owners(rows)])
+    owner = owners(rows)
+    found = _by_row(_at_edge, family, owner, y, safe, weights, mean_response[owner])
     return jax.tree.map(lambda leaf: np.where(present, leaf, 0.0), found)
 
 

@@ -67,7 +67,7 @@ from jaxglm.status import Status
 from jaxglm.task import Task
 from jaxglm.threads import cores, in_threads
 
-PORTION = 2**22  # rows of groups that are looked at for separation at a time
+PORTION, LEAST = 2**22, 2**15  # rows of unfinished groups that are looked at at a time, at most and at least
 CALL, CALL_ON_GPU = 2**22, 2**26  # numbers of the fits' own in one call of fits with equally many rows
 CALLS = 8  # into which a job large enough is cut for each core, or for a GPU
 
@@ -99,7 +99,7 @@ def fit(task: Task, progress: Progress | None = None, plain: bool = True, limits
         else:
             _carefully(task, found, groups, groups)
         if limits:
-            list(in_threads(partial(_last, task, found), list(_portions(task, groups)), task.device))
+            list(in_threads(partial(_last, task, found), list(_portions(task, found, groups)), task.device, compiles=False))
     return reported(found)
 
 
@@ -148,9 +148,11 @@ def _each_call(task: Task, which: np.ndarray, work: Callable[[Call], Any], found
             store(found, call.members, one)
 
 
-def _portions(task: Task, groups: np.ndarray) -> Iterator[np.ndarray]:
-    """The groups in portions of not too many rows."""
-    portion = np.cumsum(task.source.sizes[groups]) // PORTION
+def _portions(task: Task, found: Solution, groups: np.ndarray) -> Iterator[np.ndarray]:
+    """The groups in portions, one for each core, or more where their unfinished groups have too many rows."""
+    unfinished = np.cumsum(np.where(found.status[groups] == Status.CONVERGED, 0, task.source.sizes[groups]))
+    total = unfinished[-1] if len(groups) else 0
+    portion = np.maximum(unfinished - 1, 0) // int(np.clip(-(-total // cores()), LEAST, PORTION))
     yield from np.split(groups, np.flatnonzero(np.diff(portion)) + 1)
 
 

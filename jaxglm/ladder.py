@@ -3,7 +3,8 @@
 IRLS gives up where no step from its start leads anywhere, where the likelihood is not concave, and where the optimum lies on
 the boundary of the valid means. Groups that end so, and are not separated, climb rungs until they are at an optimum:
 
-- other starts: the ordinary iteration again, from the null model or from the regression of the transformed response;
+- other starts: the ordinary iteration again, from the null model, from the regression of the transformed response,
+  or from inside of the valid means (`interior`);
 - damped: Levenberg and Marquardt's steps with the observed information, and along a barrier at the edge of the valid means
   where responses lie there (`irls.damped`);
 - boundary: where that path has ended at the edge, the constrained optimum with its proof (`irls.boundary`, `boundary`);
@@ -32,6 +33,7 @@ from jax import Array
 from jaxglm.boundary import proved
 from jaxglm.calls import arithmetic, calls_of
 from jaxglm.family import Family
+from jaxglm.interior import inside
 from jaxglm.irls.boundary import Bounded, solve_boundary
 from jaxglm.irls.damped import Reached, solve_damped
 from jaxglm.irls.descent import solve_descent
@@ -112,6 +114,19 @@ class Climb:
         last = np.where(np.isfinite(found.coefficients[groups]), found.coefficients[groups], 0.0)
         begun = self._mapped(_begin, self.left, last[:, None, :])
         self.points, self.objectives = begun.points, begun.objectives
+        self._look_inside()
+
+    def _look_inside(self) -> None:
+        """In place of the last start, a point with valid means, for groups of which no start has them."""
+        nowhere = np.flatnonzero(~np.isfinite(self.objectives).any(axis=1))
+        if not len(nowhere) or not has_edge(self.task.family):
+            return
+        source = gather(self.task.source, nowhere)
+        with arithmetic(self.task.device):
+            inner = inside(self.task.subset(source, nowhere), source, self.keep[nowhere])
+        there = np.isfinite(inner).all(axis=1)
+        self.points[nowhere[there], -1] = inner[there]
+        self.objectives[nowhere] = self._mapped(_weigh, nowhere, self.points[nowhere]).objectives
 
     def all(self) -> None:
         """Climb rung by rung."""

@@ -15,7 +15,7 @@ from jaxglm.ends import Ends, ends, log_likelihoods, sides
 from jaxglm.family import Family
 from jaxglm.irls.solution import Solution
 from jaxglm.packing import Stacked, gather, owners, reweighted
-from jaxglm.recession import Separated
+from jaxglm.recession import Separated, by_pieces
 from jaxglm.status import Status
 from jaxglm.task import Task
 
@@ -27,9 +27,13 @@ CANCELLED = 1e-10  # a sum this small beside its terms is zero
 
 def infinite_eta(X: np.ndarray, direction: np.ndarray) -> np.ndarray:
     """-1, 0 or 1 for each row: where the direction (..., p) takes its eta. X: (..., p)."""
-    products = X * direction
-    change = products.sum(axis=-1)
-    return np.where(np.abs(change) > CANCELLED * np.abs(products).sum(axis=-1), np.sign(change), 0.0)
+    change, size = _dot(X, direction), _dot(np.abs(X), np.abs(direction))
+    return np.where(np.abs(change) > CANCELLED * size, np.sign(change), 0.0)
+
+
+def _dot(X: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """X b of every row, coefficients (..., p) of its own or of all."""
+    return np.einsum("...p,...p->...", X, b)
 
 
 def remaining(task: Task, found: Solution, groups: np.ndarray) -> Task:
@@ -52,7 +56,8 @@ def put_limits(
     """
     owner, moved = owners(rows), proofs.moved
     present, kept = rows.weights > 0, ~found.aliased[groups]
-    rest = reweighted(rows, np.where(moved, 0.0, rows.weights), np.where(kept[owner], rows.X, 0.0))
+    X = rows.X if kept.all() else np.where(kept[owner], rows.X, 0.0)
+    rest = reweighted(rows, np.where(moved, 0.0, rows.weights), X)
     inner = fit(task.subset(rest, groups))
     direction = _combined(rows, owner, proofs.direction, inner.direction, moved)
     determined = proofs.determined & (inner.infinite == 0)
@@ -60,8 +65,11 @@ def put_limits(
     diverging = kept & ~determined & (size > NEGLIGIBLE * size.max(axis=1, keepdims=True))
     lost = np.isin(inner.status, (Status.STEP_FAILED, Status.INVALID_DATA))
     base = np.where(np.isnan(inner.coefficients), 0.0, inner.coefficients)
-    known = np.zeros(len(owner)) if rows.offset is None else np.where(present, rows.offset, 0.0)
-    push = _push(rows, owner, base, direction, known, diverging)
+    known = 0.0 if rows.offset is None else np.where(present, rows.offset, 0.0)
+    eta = known + by_pieces(lambda i: _dot(rows.X[i], base[owner[i]]), len(owner))
+    change = by_pieces(lambda i: _dot(rows.X[i], direction[owner[i]]), len(owner))
+    way = by_pieces(lambda i: infinite_eta(rows.X[i], direction[owner[i]]), len(owner))
+    push = _push(rows, eta, way, change, np.where(diverging, direction, 0.0), base)
 
     failed = found.status[groups] == Status.STEP_FAILED
     complete = inner.status == Status.NO_DATA
@@ -75,7 +83,9 @@ def put_limits(
     found.coefficients[groups] = np.where(~kept | (determined & lost[:, None]), np.nan, estimates)
     found.covariance[groups] = covariance
     found.deviance[groups] = deviance
-    found.log_likelihood[groups] = _log_likelihood(family, rows, owner, base, direction, deviance)
+    eta = np.where(way == 0, eta, np.copysign(np.inf, way))
+    stays = np.where(complete, 0.0, inner.log_likelihood) if family.dispersion is not None else np.full(len(groups), np.nan)
+    found.log_likelihood[groups] = _log_likelihood(family, rows, moved, eta, deviance, stays)
     found.dispersion[groups] = dispersion
     found.n_iterations[groups] += inner.n_iterations
     found.status[groups], found.method[groups] = Status.SEPARATED, inner.method
@@ -88,15 +98,15 @@ def put_limits(
 
 
 def _push(
-    rows: Stacked, owner: np.ndarray, base: np.ndarray, direction: np.ndarray, offset: np.ndarray, diverging: np.ndarray
+    rows: Stacked, eta: np.ndarray, way: np.ndarray, change: np.ndarray, direction: np.ndarray, base: np.ndarray
 ) -> np.ndarray:
     """How far to go along each group's direction, so that the rows that it moves arrive at their limits and the
-    coefficients that diverge have their signs."""
-    way, change = infinite_eta(rows.X, direction[owner]), np.sum(rows.X * direction[owner], axis=1)
-    missing = FAR - way * (np.sum(rows.X * base[owner], axis=1) + offset)
+    coefficients that diverge have their signs. eta, way, change: of every row, where it is, where it goes and how fast;
+    direction: (g, p), of the coefficients that diverge; base: (g, p), from where."""
+    missing = FAR - way * eta
     needed = np.where(way == 0, 0.0, np.maximum(missing, FAR) / np.where(way == 0, 1.0, np.abs(change)))
     push = np.maximum.reduceat(needed, rows.starts)
-    against = diverging & (base * direction < 0)
+    against = base * direction < 0
     turned = np.where(against, 2.0 * np.abs(base) / np.where(against, np.abs(direction), 1.0), 0.0)
     return np.minimum(np.maximum(push, turned.max(axis=1)), FARTHEST)
 
@@ -130,14 +140,15 @@ def _put_null_limits(found: Solution, groups: np.ndarray, rows: Stacked, owner: 
     low = np.minimum.reduceat(np.where(present, end, 2.0), rows.starts)
     high = np.maximum.reduceat(np.where(present, end, -2.0), rows.starts)
     alike = (low == high) & (low != 0) & found.spans_constant[groups]
-    found.null_deviance[groups[alike]] = _at_the_end(family, rows, owner, present & alike[owner]).deviance[alike]
+    if alike.any():
+        found.null_deviance[groups[alike]] = _at_the_end(family, rows, owner, present & alike[owner]).deviance[alike]
 
 
 def _combined(rows: Stacked, owner: np.ndarray, outer: np.ndarray, inner: np.ndarray, moved: np.ndarray) -> np.ndarray:
     """A direction that moves rows as `outer` does, and where that leaves them alone, as `inner` does."""
     if not inner.any():
         return outer
-    first, second = np.sum(rows.X * outer[owner], axis=1), np.sum(rows.X * inner[owner], axis=1)
+    first, second = _dot(rows.X, outer[owner]), _dot(rows.X, inner[owner])
     opposed = moved & (first * second < 0)
     most = np.where(opposed, 0.5 * np.abs(first / np.where(opposed, second, 1.0)), 1.0)
     share = np.minimum(np.minimum.reduceat(most, rows.starts), 1.0)
@@ -145,22 +156,15 @@ def _combined(rows: Stacked, owner: np.ndarray, outer: np.ndarray, inner: np.nda
 
 
 def _log_likelihood(
-    family: Family,
-    rows: Stacked,
-    owner: np.ndarray,
-    coefficients: np.ndarray,
-    direction: np.ndarray,
-    deviance: np.ndarray,
+    family: Family, rows: Stacked, moved: np.ndarray, eta: np.ndarray, deviance: np.ndarray, stays: np.ndarray
 ) -> np.ndarray:
-    """The limit of the log-likelihood of each group."""
-    present = rows.weights > 0
-    eta = np.sum(rows.X * coefficients[owner], axis=1) + (0.0 if rows.offset is None else np.where(present, rows.offset, 0.0))
-    way = infinite_eta(rows.X, direction[owner])
-    eta = np.where(way == 0, eta, np.copysign(np.inf, way))
-    g = len(coefficients)
+    """The limit of the log-likelihood of each group, at the limits of eta. stays: that of the rows that are not moved, (g,),
+    NaN where it is not known."""
+    present, g, owner, unknown = rows.weights > 0, len(deviance), owners(rows), np.isnan(stays)
     if family.dispersion is not None:
         dispersion = np.full(g, family.dispersion)
     else:
         amount = present.astype(float) if family.likelihood_rows == "rows" else np.where(present, rows.weights, 0.0)
         dispersion = deviance / np.bincount(owner, amount, g)
-    return np.bincount(owner, log_likelihoods(family, rows, eta, dispersion), g)
+    looked = present & (moved | unknown[owner])
+    return np.where(unknown, 0.0, stays) + np.bincount(owner, log_likelihoods(family, rows, looked, eta, dispersion), g)

@@ -11,7 +11,7 @@ same size at a time, and after that nothing is larger than p by p.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,8 @@ MOVED = 1e-8  # of the largest move: what is less belongs to rows that the direc
 BLIND = 1e-10  # relative singular value below which rows do not determine a combination of coefficients
 SEEN = 1e-7  # of a unit vector: a component that is less is a leftover of rounding
 LEFTOVER = 0.03  # of the largest component of a direction: what is less may be a leftover
-NUMBERS = 2**22  # that are factored at a time
+NUMBERS = 2**16  # that are factored at a time
+PIECE = 2**14  # rows looked at together
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,13 @@ class Rows:
 
     def change(self, direction: np.ndarray) -> np.ndarray:
         """How far each row's eta goes along its group's direction (g, p)."""
-        return np.einsum("np,np->n", self.X, direction[self.owner])
+        owner = self.owner
+        return by_pieces(lambda part: np.einsum("np,np->n", self.X[part], direction[owner[part]]), len(owner))
+
+
+def by_pieces(look: Callable[[slice], np.ndarray], n: int) -> np.ndarray:
+    """What is said of n rows, so many at a time that they stay in a cache."""
+    return np.concatenate([look(slice(begin, begin + PIECE)) for begin in range(0, max(n, 1), PIECE)])
 
 
 def polish(rows: Rows, direction: np.ndarray, moved: np.ndarray | None = None) -> Separated:
@@ -81,7 +88,8 @@ def polish(rows: Rows, direction: np.ndarray, moved: np.ndarray | None = None) -
     free, owner = rows.free, rows.owner
     reach = np.maximum.reduceat(np.abs(rows.X), rows.starts)
     size = np.where(free & (reach > 0), reach, 1.0)
-    rows = Rows(np.where(free[owner], rows.X / size[owner], 0.0), rows.side, rows.sizes, free)
+    X = rows.X / size[owner]
+    rows = Rows(X if free.all() else np.where(free[owner], X, 0.0), rows.side, rows.sizes, free)
     start = np.where(free, direction * size, 0.0)
     if moved is None:
         change = np.abs(rows.change(start))

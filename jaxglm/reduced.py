@@ -35,7 +35,7 @@ def refittable(result: Any) -> Task:
     task: Task | None = result.task
     if task is None:
         raise ValueError("this result does not remember what was fitted, so it cannot be fitted again")
-    if task.penalty is not None:
+    if task.penalty is not None or task.net is not None:
         raise ValueError("a penalized fit is not at the maximum of its likelihood, so that tests of nested models do not hold")
     return task
 

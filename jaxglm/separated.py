@@ -38,7 +38,9 @@ def settle(task: Task, found: Solution, groups: np.ndarray, fit: Fit) -> None:
     if not len(suspects):
         return
     rows = gather(task.source, suspects)
-    rows = reweighted(rows, np.where(rows.weights == 0, 0.0, rows.weights), np.where((rows.weights > 0)[:, None], rows.X, 0.0))
+    if not (rows.weights > 0).all():
+        X = np.where((rows.weights > 0)[:, None], rows.X, 0.0)
+        rows = reweighted(rows, np.where(rows.weights == 0, 0.0, rows.weights), X)
     family = task.subset(rows, suspects).family
     proofs = _prove(task, found, suspects, rows, sides(family, rows))
     proved = proofs.proved
@@ -51,7 +53,8 @@ def settle(task: Task, found: Solution, groups: np.ndarray, fit: Fit) -> None:
         proved[inside] = ~_put_reduced(task, found, suspects[inside], gather(rows, inside), fit)
     if proved.any():
         inside = np.flatnonzero(proved)
-        _put(task, found, suspects[inside], gather(rows, inside), proofs.only(proved, rows.sizes), fit)
+        which = rows if proved.all() else gather(rows, inside)
+        _put(task, found, suspects[inside], which, proofs.only(proved, rows.sizes), fit)
 
 
 def _put_reduced(task: Task, found: Solution, groups: np.ndarray, rows: Stacked, fit: Fit) -> np.ndarray:

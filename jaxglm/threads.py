@@ -24,9 +24,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_threads(work: Callable[[Any], T], items: list[Any], device: Any = None) -> Iterable[T]:
+def in_threads(work: Callable[[Any], T], items: list[Any], device: Any = None, compiles: bool = True) -> Iterable[T]:
     """Work on items, in their order: on a CPU with a thread for each core, on a GPU with `STREAMS` threads. What is done is
-    done under the caller's choice of float64 and of a device; other contexts of JAX do not reach the threads."""
+    done under the caller's choice of float64 and of a device; other contexts of JAX do not reach the threads. compiles: whether
+    a program for all items is compiled with the first, which then goes alone."""
     count = cores() if (device or jax.devices()[0]).platform == "cpu" else STREAMS
     if len(items) < 2 or count < 2:
         yield from map(work, items)
@@ -37,8 +38,9 @@ def in_threads(work: Callable[[Any], T], items: list[Any], device: Any = None) -
         with jax.enable_x64(wide), jax.default_device(device):
             return work(item)
 
-    yield alike(items[0])  # alone, so that its program is compiled once and not by every thread
-    items = items[1:]
+    if compiles:
+        yield alike(items[0])  # or every thread would compile the program
+        items = items[1:]
     with ThreadPoolExecutor(min(count, len(items))) as pool:
         ahead = [pool.submit(alike, item) for item in items[: 2 * count]]
         for index in range(len(items)):

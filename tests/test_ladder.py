@@ -1,5 +1,9 @@
 """Fits on which the ordinary iteration fails: what climbs the ladder, where it ends, and that nobody else notices."""
 
+import json
+import math
+from pathlib import Path
+
 import jax
 import numpy as np
 import pandas as pd
@@ -11,6 +15,7 @@ from jaxglm import IRLS, Status, StatusWarning, families, ladder
 from jaxglm.irls.descent import solve_descent
 from jaxglm.irls.solve import gather_data
 
+PUBLISHED = json.loads(Path(__file__).with_name("reference").joinpath("ladder.json").read_text())["cases"]
 RUNGS = ("other_start", "damped", "lbfgs")
 x = np.arange(8.0)
 LINE = np.column_stack([np.ones(8), x])
@@ -144,6 +149,37 @@ def test_a_ridge_on_the_boundary():
     assert (fit.status, fit.method) == (Status.CONVERGED, "boundary")
     total, length = COUNTS.sum(), x.sum()  # 3 b^2 + 28 b = 65
     np.testing.assert_allclose(fit.coefficients[1], (-length + np.sqrt(length**2 + 12 * total)) / 6, rtol=1e-9)
+
+
+@pytest.mark.parametrize("started", [False, True], ids=["", "from R's start"])
+@pytest.mark.parametrize("case", PUBLISHED, ids=[case["case"] for case in PUBLISHED])
+def test_published_cases(case, started):
+    """At R's optimum, wherever `glm` starts from, and also where it fails from there."""
+    X, y, weights = (np.array(case[name], float) for name in ("X", "y", "weights"))
+    family = families.named(case["family"], link=case["link"])
+    fit = jaxglm.fit(X, y, family=family, weights=weights, start=case["start"] if started else None)
+    assert fit.converged
+    assert (fit.method == "boundary") == case["boundary"]
+    size = np.ones(X.shape[1]) if case["boundary"] else np.array(case["errors"])
+    assert np.max(np.abs(fit.coefficients - case["coefficients"]) / np.maximum(size, np.abs(case["coefficients"]))) < 1e-7
+    assert math.isclose(fit.deviance, case["deviance"], rel_tol=1e-9)
+    if not case["boundary"]:
+        np.testing.assert_allclose(fit.standard_errors, case["errors"], rtol=1e-7)
+
+
+def test_a_start_inside_where_no_ready_one_is():
+    """Means are positive only for slopes in a cone that holds neither the null model, nor the regression, nor zero."""
+    rng = np.random.default_rng(8)
+    X = np.stack([[1.0, -0.9]] * 3 + [[-1.0, 1.1]] * 3 + [[0.1, 0.2]] * 30)
+    X = np.stack([X * rng.uniform(0.9, 1.1, (36, 1)) for _ in range(6)])
+    beta = np.array([2.0, 1.9])
+    Y = rng.poisson(np.maximum(X @ beta, 0)) * 1.0
+    Y[:, :3] += 9.0  # which draws the regression out of the cone
+    fit = jaxglm.fit(X, Y, family=families.Poisson("identity"))
+    assert (fit.status == Status.CONVERGED).all()
+    assert (fit.method != "irls").sum() >= 3
+    for k in range(len(X)):
+        assert violation(X[k], Y[k], families.Poisson("identity"), fit.coefficients[k]) < 1e-8
 
 
 def test_where_no_mean_is_valid_nothing_is_found():

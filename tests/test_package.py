@@ -34,7 +34,7 @@ LAYERS = [
     "irls.lanes.translate irls.lanes.program irls.lanes.kernel irls.lanes.machine irls.lanes.run irls.lanes.guard "
     "irls.borrowed irls.borrowed.instructions irls.borrowed.calls irls.borrowed.design",
     "check recession separation crossings sorting packing task calls kernels large ends limits separated elastic_net boundary "
-    "ladder fitting theta passes power",
+    "interior ladder fitting theta passes power",
     "groups observations tails discovery missing wald profile residuals leverage cluster_sums sandwich bootstrap robust "
     "weights influence log_tails distributions quantile_residuals portions overdispersion zero_inflation verdict columns "
     "frames terms formula_parsing formula formula_variation prediction tables diagnostics summary storage hypotheses "
@@ -60,6 +60,7 @@ PLACES = {  # where an outside library may be imported, at the top of the module
         "boundary",
         "distributions",
         "influence",
+        "interior",
         "log_tails",
         "model",
         "overdispersion",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 
 import jaxglm
 from jaxglm import families, fitting, irls, theta
@@ -201,3 +202,30 @@ def test_by_name_and_bad_requests():
         irls.solve(X, np.ones(N), ML)
     with pytest.raises(ValueError, match="to be estimated"):
         jaxglm.check_family(ML)
+
+
+def test_models_that_have_thetas_of_their_own(ragged):
+    """As MASS's `anova.negbin`: twice the difference of the log-likelihoods."""
+    rows = stacked(LOG)
+    small = jaxglm.fit(rows.pop("X")[:, :2], family=ML, **rows)
+    found = jaxglm.anova(small, ragged["ml"])
+    for k, name in enumerate(small.groups):
+        case = next(case for case in LOG if case["case"] == name)
+        below, above = case["smaller"]["log_likelihood"], case["ml"]["log_likelihood"]
+        np.testing.assert_allclose(small[name].theta, case["smaller"]["theta"], rtol=1e-7)
+        np.testing.assert_allclose(found.statistic[k, 0], 2 * (above - below), rtol=1e-6)
+        np.testing.assert_allclose(found.p_value[k, 0], chi2.sf(2 * (above - below), 1), rtol=1e-6)
+        np.testing.assert_allclose(found.aic[k, 0], -2 * below + 2 * (2 + 1), rtol=1e-8)
+        assert found.df[k, 0] == 1
+
+
+def test_what_cannot_be_compared_with_other_thetas(ragged):
+    rows = stacked(LOG)
+    X = rows.pop("X")
+    small = jaxglm.fit(X[:, :2], family=ML, **rows)
+    with pytest.raises(ValueError, match='use test="lr"'):
+        jaxglm.anova(small, ragged["ml"], test="score")
+    with pytest.raises(ValueError, match="estimate both by maximum likelihood"):
+        jaxglm.anova(small, ragged["cr"])
+    with pytest.raises(ValueError, match="estimate both by maximum likelihood"):
+        jaxglm.anova(jaxglm.fit(X[:, :2], family=families.NegativeBinomial(2.0), **rows), ragged["ml"])

@@ -8,6 +8,7 @@ is these that put an optimum on the boundary of the valid means.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -36,6 +37,17 @@ class Edge:
 def has_edge(family: Family) -> bool:
     """Whether means are bounded, so that some finite eta may be an end."""
     return not _means(family).covers(REAL)
+
+
+def valid_etas(family: Family, mean_response: float) -> tuple[float, float, float]:
+    """The interval of valid etas, its ends infinite where there are none, and the eta of the mean response."""
+    means, link = _means(family), family.link
+    etas = [float(link(jnp.asarray(bound, float))) for bound in (means.lower, means.upper)]
+    etas = [eta if math.isfinite(bound) else math.nan for eta, bound in zip(etas, (means.lower, means.upper), strict=True)]
+    center = float(link(jnp.asarray(mean_response, float)))
+    lower = max((eta for eta in etas if eta < center), default=-math.inf)
+    upper = min((eta for eta in etas if eta > center), default=math.inf)
+    return lower, upper, center
 
 
 def edge_of(family: Family, y: Array, mean_response: Array) -> Edge:

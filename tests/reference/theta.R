@@ -98,10 +98,18 @@ make <- function(name, link, n, theta, b, weighted = FALSE, with_offset = FALSE,
   )))
   ml <- best_ml(Xk, rows$y, rows$w, rows$o, functions, fit)
   cr <- best_cr(Xk, rows$y, rows$w, rows$o, functions, ml, coef(fit))
+  small <- Xk[, -ncol(Xk)] # without f, with a theta of its own, as MASS's anova.negbin compares models
+  fit_small <- suppressWarnings(do.call(glm.nb, list(
+    rows$y ~ 0 + small + offset(rows$o), weights = rows$w, link = as.name(link), start = b[-length(b)],
+    control = glm.control(1e-12, 200)
+  )))
+  least <- best_ml(small, rows$y, rows$w, rows$o, functions, fit_small)
+  at <- scoring(small, rows$y, rows$w, rows$o, functions, least, coef(fit_small))
+  smaller <- each(list(theta = least, log_likelihood = log_likelihood(least, at$mu, rows$y, rows$w)))
   list(
     case = scalar(name), link = scalar(link), X = unname(X), y = y, weights = if (weighted) w, offset = if (with_offset) o,
     ml = report(Xk, rows$y, rows$w, rows$o, functions, ml, coef(fit), keep),
-    cr = report(Xk, rows$y, rows$w, rows$o, functions, cr, coef(fit), keep)
+    cr = report(Xk, rows$y, rows$w, rows$o, functions, cr, coef(fit), keep), smaller = smaller
   )
 }
 

@@ -25,6 +25,7 @@ CHUNK = 4  # rows that are looked at together
 BROAD = 12  # of no more columns than this
 RANGES = 16  # into which each thread's share of the blocks is cut
 MOST = 2**23  # numbers of the rows of a block
+WRITING = threading.Lock()  # a kernel is written once, whichever threads want it
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,14 @@ def shape_of(job: Job) -> Shape:
     )
 
 
-@lru_cache(maxsize=64)
 def kernel(shape: Shape) -> Kernel:
     """The kernel of a shape."""
+    with WRITING:
+        return _kernel(shape)
+
+
+@lru_cache(maxsize=64)
+def _kernel(shape: Shape) -> Kernel:
     with jax.enable_x64(True):
         text, layout, structure = written(shape, vector_bytes() // np.dtype(shape.dtype).itemsize)
     return Kernel(shape, layout, compiled(text, "run"), structure)
