@@ -36,7 +36,8 @@ def proved(task: Task, rows: Stacked, coefficients: np.ndarray, pull: np.ndarray
         used = ~np.isnan(coefficients[k])
         part, at = X[inside][:, used], held[inside]
         score = part.T @ seen.score[inside] - pull[k, used]
-        size = np.sqrt(np.sum(np.where(at, 0.0, seen.weight[inside])[:, None] * part**2, axis=0) + 1e-300)
+        square = np.sum(np.where(at, 0.0, seen.weight[inside])[:, None] * part**2, axis=0) + 1e-300
+        size = np.sqrt(np.where(square > 0, square, np.nan))  # negative where a mean is not valid
         bounds = np.unique(seen.side[inside][at, None] * part[at], axis=0)
         unit = 1.0 if task.family.dispersion is not None else np.sqrt(dispersion[k])
         usable = len(bounds) > 0 and bool(used.any() and np.isfinite(score).all() and np.isfinite(size).all())

@@ -167,19 +167,23 @@ def test_published_cases(case, started):
         np.testing.assert_allclose(fit.standard_errors, case["errors"], rtol=1e-7)
 
 
-def test_a_start_inside_where_no_ready_one_is():
-    """Means are positive only for slopes in a cone that holds neither the null model, nor the regression, nor zero."""
+def test_a_start_inside_where_no_ready_one_is(monkeypatch):
+    """The last row's mean is positive at some coefficients, but not at the null model, the regression, or between them."""
     rng = np.random.default_rng(8)
-    X = np.stack([[1.0, -0.9]] * 3 + [[-1.0, 1.1]] * 3 + [[0.1, 0.2]] * 30)
-    X = np.stack([X * rng.uniform(0.9, 1.1, (36, 1)) for _ in range(6)])
-    beta = np.array([2.0, 1.9])
-    Y = rng.poisson(np.maximum(X @ beta, 0)) * 1.0
-    Y[:, :3] += 9.0  # which draws the regression out of the cone
-    fit = jaxglm.fit(X, Y, family=families.Poisson("identity"))
+    X = np.array([[1.0, 0.0]] * 30 + [[-1.0, 1.1]] * 6 + [[1.0, -0.9]])
+    X = np.stack([X * rng.uniform(0.95, 1.05, (37, 1)) for _ in range(6)])
+    Y = np.concatenate([rng.poisson(1.0, (6, 30)), rng.poisson(5.0, (6, 6)), np.ones((6, 1))], axis=1) * 1.0
+    family = families.Poisson("identity")
+    fit = jaxglm.fit(X, Y, family=family)
     assert (fit.status == Status.CONVERGED).all()
-    assert (fit.method != "irls").sum() >= 3
     for k in range(len(X)):
-        assert violation(X[k], Y[k], families.Poisson("identity"), fit.coefficients[k]) < 1e-8
+        mu = X[k] @ fit.coefficients[k]
+        assert (mu > 0).all()
+        score = X[k].T @ (Y[k] / mu - 1)
+        assert np.max(np.abs(score) * fit.standard_errors[k]) < 1e-6
+    monkeypatch.setattr(ladder.Climb, "_look_inside", lambda self: None)
+    with pytest.warns(StatusWarning):
+        assert (jaxglm.fit(X, Y, family=family).status == Status.STEP_FAILED).any()
 
 
 def test_where_no_mean_is_valid_nothing_is_found():
