@@ -26,6 +26,7 @@ from jaxglm.passes import over_fits
 from jaxglm.score_tests import products
 
 ROUNDING = 1e-9  # of a direction of columns of unit length, what is nothing
+SINGULAR = 1e-13  # of the largest eigenvalue of products of columns of unit length, what is nothing
 OUTSIDE = 1e-6  # of the terms of a sum, what it has to be to count as different from zero
 
 
@@ -129,7 +130,8 @@ def add_rows(
         given, X = X, X if here.all() else np.where(here[..., None], X, 0.0)
         own = jax.tree.map(lambda leaf: leaf[part] if np.ndim(leaf) and len(leaf) == rows.shape[0] else leaf, family)  # noqa: B023
         known = np.where(here, base[part], 0.0)
-        place = Place.of(fits, rows.codes is not None)
+        amount = None if rows.frequencies is None else np.broadcast_to(rows.frequencies, rows.shape)[part]
+        place = Place.of(fits, rows.codes is not None, amount)
         at = _At(own, X, here, known, b[fits], direction[fits], response, place)
         for change, total in changing:
             changed = change.high(part, given)
@@ -144,20 +146,22 @@ def add_rows(
 @dataclass(frozen=True)
 class Place:
     """Which fits some rows belong to. fits: of blocks of fits which, or of rows, sorted by them, those that occur; first: where
-    each begins among rows, None for blocks; order: puts rows in the order of their fits, None where they are."""
+    each begins among rows, None for blocks; order: puts rows in the order of their fits, None where they are; amount: how many
+    equal rows each stands for, None for one."""
 
     fits: Any
     first: np.ndarray | None = None
     order: np.ndarray | None = None
+    amount: np.ndarray | None = None
 
     @classmethod
-    def of(cls, fits: Any, by_row: bool) -> Place:
+    def of(cls, fits: Any, by_row: bool, amount: np.ndarray | None) -> Place:
         if not by_row:
-            return cls(fits)
+            return cls(fits, amount=amount)
         order = None if np.all(fits[:-1] <= fits[1:]) else np.argsort(fits, kind="stable")
         ordered = fits if order is None else fits[order]
         first = np.flatnonzero(np.diff(ordered, prepend=-1))
-        return cls(ordered[first], first, order)
+        return cls(ordered[first], first, order, amount)
 
     def __len__(self) -> int:
         """How many fits."""
@@ -172,7 +176,11 @@ class Place:
         return self.first if self.order is None else self.order[self.first]
 
     def add(self, out: np.ndarray, values: np.ndarray) -> None:
-        """Add the sums of rows' values, (m,), (m, p) or (b, n), to `out` (g, ...)."""
+        """Add the sums of rows' values, (m,) or (b, n), to `out` (g,)."""
+        self._add(out, values if self.amount is None else np.where(self.amount > 0, self.amount * values, 0.0))
+
+    def _add(self, out: np.ndarray, values: np.ndarray) -> None:
+        """The same of values of rows, (m,), (m, p) or (b, n), that are multiplied already."""
         if self.first is None:
             out[self.fits] += values.sum(axis=1)
         else:
@@ -180,8 +188,9 @@ class Place:
 
     def add_products(self, out: np.ndarray, factor: np.ndarray, X: np.ndarray) -> None:
         """Add X' factor of every fit's rows to `out` (g, p)."""
+        factor = factor if self.amount is None else np.where(self.amount > 0, self.amount * factor, 0.0)
         if self.first is not None:
-            self.add(out, factor[:, None] * X)
+            self._add(out, factor[:, None] * X)
         else:
             out[self.fits] += factor @ X if X.ndim == 2 else np.einsum("bn,bnp->bp", factor, X)
 
@@ -201,7 +210,7 @@ def silent_directions(result: Any) -> np.ndarray | None:
     gram = gram / size[:, :, None] / size[:, None, :]
     gone = aliased[some]
     kept = np.where(gone[:, :, None] | gone[:, None, :], np.eye(gone.shape[1]), gram)
-    shares = np.linalg.solve(kept, np.where(~gone[:, :, None] & gone[:, None, :], gram, 0.0))
+    shares = np.linalg.pinv(kept, rcond=SINGULAR, hermitian=True) @ np.where(~gone[:, :, None] & gone[:, None, :], gram, 0.0)
     directions = np.where(gone[:, None, :], np.eye(gone.shape[1]) - shares, 0.0)
     out = np.zeros((len(aliased), *gram.shape[1:]))
     out[some] = np.where(np.abs(directions) > ROUNDING, directions, 0.0) / size[:, :, None]

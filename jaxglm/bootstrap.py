@@ -35,6 +35,7 @@ from jaxglm.linalg import cholesky
 from jaxglm.links import STATIC
 from jaxglm.packing import Crossed, Picked, Stacked, gather, owners
 from jaxglm.passes import over_fits
+from jaxglm.penalty import pulled
 from jaxglm.rows import Rows, Totals, fold
 from jaxglm.sandwich import clusters_of, scores_of, sums_by_cluster
 from jaxglm.sorting import Order
@@ -82,6 +83,9 @@ class Replicated:
         group, replicate = np.divmod(groups, len(self.counts))
         picked = self.rows.pick(group, positions)
         return replace(picked, weights=picked.weights * self.counts[replicate, self.rows.starts[group] + positions])
+
+    def only(self, columns: np.ndarray) -> Replicated:
+        return replace(self, rows=self.rows.only(columns))
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,8 @@ def refitted(task: Task, aliased: np.ndarray, fits: np.ndarray, counts: list[np.
         return values if values is None or np.ndim(values) == axes else np.repeat(np.asarray(values)[fits], size, axis=0)
 
     family = jax.tree.map(lambda leaf: repeated(leaf, 0), task.family)
-    again = replace(task, family=family, penalty=repeated(task.penalty, 1), start=None, dtype=np.float64)
+    net = None if task.net is None else replace(task.net, strengths=repeated(task.net.strengths, 1))
+    again = replace(task, family=family, penalty=repeated(task.penalty, 1), net=net, start=None, dtype=np.float64)
     left_out = aliased[fits]
     if isinstance(source, Crossed) and source.X.ndim == 2 and source.own is None and (left_out == left_out[0]).all():
         X = np.where(left_out[0], 0.0, source.X)
@@ -206,7 +211,7 @@ def influence(rows: Rows, family: Family, known: Known) -> Moved:
         z = whitened(part, root)
         return Totals(jnp.matmul(z * weights, z.T, precision=HIGHEST))
 
-    information = fold(rows, look).sums + jnp.matmul(root.T * known.penalty, root, precision=HIGHEST)
+    information = fold(rows, look).sums + jnp.matmul(root.T, pulled(known.penalty, root), precision=HIGHEST)
     inner = cholesky(information, 0.0).inverse()
     inverse = jnp.matmul(jnp.matmul(root, inner, precision=HIGHEST), root.T, precision=HIGHEST)
 

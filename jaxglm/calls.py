@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxglm.devices import default_device
 from jaxglm.packing import Call, Layout, plan
 from jaxglm.task import Task
 
@@ -33,7 +34,7 @@ def arithmetic(device: Any = None) -> Iterator[None]:
 
 
 def _layouts(task: Task, plain: bool) -> tuple[Layout, Layout]:
-    device = task.device or jax.devices()[0]
+    device = task.device or default_device()
     if device.platform != "cpu":
         return WIDE, TALL
     return (SMALL if plain else FEW), LARGE

@@ -24,7 +24,7 @@ mean there.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ from jaxglm.residuals import row_quantities
 from jaxglm.score_tests import score_statistics
 from jaxglm.status import Status, maximise_likelihood
 from jaxglm.tails import upper_tail
+from jaxglm.weights import repeated
 
 KINDS = ("lr", "f", "score", "wald")
 NEGLIGIBLE = 1e-8  # of a deviance: what a larger model may lose to a smaller by rounding
@@ -65,8 +66,8 @@ def anova(*fits: Any, test: str | None = None) -> Comparisons:
 
     fits: results of the same rows, groups, family and link, each nested in the next larger one, in any order; or one result,
     whose terms (columns of arrays) are added one after the other, from the intercept on. test: "lr", "f", "score" or "wald";
-    by default "f" where the dispersion is estimated, else "lr". Each model is tested against the next larger, with the
-    dispersion of the largest. As R's `anova`. Raises ValueError for models that are not nested.
+    by default "f" where the dispersion is estimated, else "lr", and "wald" with sampling weights. Each model is tested against
+    the next larger, with the dispersion of the largest. As R's `anova`. Raises ValueError for models that are not nested.
 
     >>> import jaxglm
     >>> X, y = [[1.0, 0.0], [1.0, 1.0], [1.0, 2.0], [1.0, 3.0]], [1, 2, 3, 9]
@@ -103,14 +104,28 @@ def drop1(result: Any, asked: Any, test: str | None) -> Comparisons:
     kind = require_kind(result, test)
     chosen = terms.selected(result, asked)
     gone = [terms.dropped(result, term) for term in chosen]
-    steps = [_Step(result, result.solution, without(result, columns), result, columns) for columns in gone]
+    steps = [_Step(result, result.solution, _reduced(result, columns), result, columns) for columns in gone]
     return _compared(result, kind, tuple(term.name for term in chosen), steps)
+
+
+def _reduced(result: Any, gone: np.ndarray) -> Solution:
+    """The fits without some columns, as the kind of the result's weights has them."""
+    solution = without(result, gone)
+    if result.weights_kind != "frequency":
+        return solution
+    made: Solution = repeated(replace(result, solution=solution)).solution
+    return made
 
 
 def _sequential(result: Any, test: str | None) -> Comparisons:
     """Terms added in their order, from the intercept on, as R's `anova` of one fit."""
     refittable(result)
     kind = require_kind(result, test)
+    if kind == "wald" and result.covariance_type != "model":
+        raise ValueError(
+            f"a sequence of Wald tests needs the covariance of every model on the way, and only the whole model's is "
+            f'{result.covariance_type}; use drop1(test="wald"), which needs no other'
+        )
     known = terms.terms_of(result)
     added = [term for term in known if term.factors]
     if not added:
@@ -119,7 +134,7 @@ def _sequential(result: Any, test: str | None) -> Comparisons:
     for term in reversed(added):
         gone = missing[-1].copy()
         gone[list(term.columns)] = True
-        fits.append(without(result, gone))
+        fits.append(_reduced(result, gone))
         missing.append(gone)
     steps = []
     for i in range(len(added)):
@@ -130,11 +145,13 @@ def _sequential(result: Any, test: str | None) -> Comparisons:
 
 def require_kind(result: Any, kind: str | None) -> str:
     """The test to make. Raises ValueError for an unknown one, and for F where no dispersion is estimated."""
-    estimated = result.family.dispersion is None
+    estimated, sample = result.family.dispersion is None, result.weights_kind == "sampling"
     if kind is None:
-        return "f" if estimated else "lr"
+        return "wald" if sample else "f" if estimated else "lr"
     if kind not in KINDS:
         raise ValueError(f"there is no test {kind!r}.{did_you_mean(kind, KINDS)} Tests: {', '.join(KINDS)}")
+    if kind != "wald" and sample:
+        raise ValueError(f'with sampling weights there is no likelihood, and no {kind} test; use test="wald"')
     if kind == "f" and not estimated:
         raise ValueError(
             f'an F test needs an estimated dispersion, and the {result.family.name} family\'s is known; use test="lr", or a '
@@ -197,6 +214,8 @@ def _aic(result: Any, step: _Step) -> np.ndarray:
     """AIC of the smaller model. Where the dispersion is known, log-likelihoods differ by half of what deviances do."""
     largest, smaller, phi = result.solution, step.smaller, result.family.dispersion
     log_likelihood = smaller.log_likelihood
+    if result.weights_kind == "sampling":
+        return np.full(len(result), np.nan)
     if phi is not None and not step.own_shapes:
         log_likelihood = largest.log_likelihood - (smaller.deviance - largest.deviance) / (2.0 * phi)
     return -2.0 * log_likelihood + 2.0 * (smaller.rank + result.family.n_shapes)
@@ -206,17 +225,20 @@ def _tested(result: Any, kind: str, step: _Step) -> np.ndarray:
     """The statistic of every group, NaN where it has none."""
     larger, smaller = step.larger_fit, step.smaller
     df = larger.rank - smaller.rank
-    if kind == "wald":
-        statistic = _wald(step, df) / (np.where(df > 0, df, 1) if result._degrees() is not None else 1)
-    elif kind == "score":
-        statistic = _score(step) / result.solution.dispersion
-        statistic = np.where(smaller.status == Status.CONVERGED, statistic, np.nan)
-    else:
-        own = 2.0 * (larger.log_likelihood - smaller.log_likelihood)
-        gain = own if step.own_shapes else smaller.deviance - larger.deviance
-        gain = np.where((gain < 0) & (gain > -NEGLIGIBLE * (1.0 + np.abs(smaller.deviance))), 0.0, gain)
-        statistic = np.where(gain >= 0, gain, np.nan) / result.solution.dispersion
-        statistic = statistic / np.where(df > 0, df, 1) if kind == "f" else statistic
+    with np.errstate(divide="ignore", invalid="ignore"):  # a perfect fit has a dispersion of 0
+        if kind == "wald":
+            statistic = _wald(step, df) / (np.where(df > 0, df, 1) if result._degrees() is not None else 1)
+            if step.larger.covariance_type == "model":
+                statistic = statistic * larger.dispersion / result.solution.dispersion
+        elif kind == "score":
+            statistic = _score(step) / result.solution.dispersion
+            statistic = np.where(smaller.status == Status.CONVERGED, statistic, np.nan)
+        else:
+            own = 2.0 * (larger.log_likelihood - smaller.log_likelihood)
+            gain = own if step.own_shapes else smaller.deviance - larger.deviance
+            gain = np.where((gain < 0) & (gain > -NEGLIGIBLE * (1.0 + np.abs(smaller.deviance))), 0.0, gain)
+            statistic = np.where(gain >= 0, gain, np.nan) / result.solution.dispersion
+            statistic = statistic / np.where(df > 0, df, 1) if kind == "f" else statistic
     known = _at_maximum(smaller) & (_at_maximum(larger) | (kind == "score"))
     return np.where(known & (df > 0), statistic, np.nan)
 

@@ -23,4 +23,4 @@ def named_device(device: Any) -> Any:
         return jax.devices(device)[0]
     except RuntimeError:
         known = listed(sorted({d.platform for d in jax.devices()}))
-        raise ValueError(f"JAX finds no device {device!r} here; it has {known}. See README, GPU support") from None
+        raise ValueError(f"JAX finds no device {device!r} here; it has {known}. See README, section GPU") from None

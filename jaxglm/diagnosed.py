@@ -18,12 +18,12 @@ class Diagnosed:
     def diagnostics(self: Any) -> Any:
         """A table with a row for every group: dispersion and zeros checked, influential rows counted, and a verdict.
 
-        Columns: keys, n_obs, df_residual; pearson (the statistic), pearson_ratio (over df_residual) and pearson_p, where
-        the dispersion is known, but not for single trials, where it tells nothing; overdispersion_z and overdispersion_p, the
-        score test for Poisson and binomial fits (Dean 1992); zeros, zeros_expected, zeros_z and zeros_p of counts, observed
-        against expected (He and others 2019), zeros_score_z and zeros_score_p, the score test (van den Broek 1995); max_hat,
-        max_cooks_distance, n_influential; verdict (`jaxglm.verdict`). Looks at all rows. Raises ValueError for a result
-        that was loaded from a file.
+        Columns: keys, n_obs, df_residual; pearson (the statistic), pearson_ratio (over df_residual and a known dispersion) and
+        pearson_p, where the dispersion is known, but not for single trials, where it tells nothing; overdispersion_z and
+        overdispersion_p, the score test for Poisson and binomial fits (Dean 1992); zeros, zeros_expected, zeros_z and zeros_p
+        of counts, observed against expected (He and others 2019), zeros_score_z and zeros_score_p, the score test (van den
+        Broek 1995); max_hat, max_cooks_distance, n_influential; verdict (`jaxglm.verdict`). Looks at all rows. Raises
+        ValueError for a result that was loaded from a file.
 
         >>> import jaxglm
         >>> fit = jaxglm.fit([[1.0]] * 6, [0, 0, 0, 0, 12, 12], family="poisson")

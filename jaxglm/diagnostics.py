@@ -27,9 +27,10 @@ PORTION = 2**20  # rows looked at at a time
 class Checks:
     """Of every group, (g,).
 
-    pearson: Pearson's statistic; pearson_ratio: over df_residual; pearson_p: the chance of a larger one, where the dispersion
-    is known; overdispersion_z, _p: the score test; zeros, zeros_expected, zeros_z, zeros_p: of counts, observed against
-    expected; zeros_score_z, _p: van den Broek's score test; max_hat, max_cooks_distance; n_influential: rows.
+    pearson: Pearson's statistic; pearson_ratio: over df_residual, and over the dispersion where that is known; pearson_p: the
+    chance of a larger one, where it is; overdispersion_z, _p: the score test; zeros, zeros_expected, zeros_z, zeros_p: of
+    counts, observed against expected; zeros_score_z, _p: van den Broek's score test; max_hat, max_cooks_distance;
+    n_influential: rows.
     """
 
     pearson: np.ndarray
@@ -62,7 +63,7 @@ def table(result: Any) -> Any:
 
 def findings(result: Any, found: Checks) -> verdict.Findings:
     """What the fits know and what their rows say."""
-    is_known = result.family.dispersion is not None
+    phi = result.family.dispersion
     base = verdict.from_solution(result.solution, result.family.dispersion)
     degrees = result.solution.n_obs - result.solution.rank
     chance = np.where(np.isnan(found.overdispersion_z), found.pearson_p, found.overdispersion_p)
@@ -72,7 +73,7 @@ def findings(result: Any, found: Checks) -> verdict.Findings:
         many = (found.zeros_z > 0) & (found.zeros_p < verdict.CHANCE)
     return replace(
         base,
-        overdispersed=verdict.judged(found.pearson, degrees, chance) if is_known else base.overdispersed,
+        overdispersed=verdict.judged(found.pearson / phi, degrees, chance) if phi is not None else base.overdispersed,
         zeros=np.where(many, found.zeros, 0.0),
         expected=np.where(many, found.zeros_expected, 0.0),
         influential=found.n_influential,
@@ -114,11 +115,12 @@ def _checks(result: Any) -> Checks:
         present = (fitted.weights > 0) & np.isfinite(fitted.y) & ~np.isnan(eta)
     rows = Rows(result, fitted, eta, made.pearson, influence(result, made), present)
     chi_square, degrees = rows.total(made.pearson**2), result.solution.n_obs - result.solution.rank
-    ratio = np.where(degrees > 0, chi_square / np.maximum(degrees, 1), np.nan)
+    scaled = chi_square / (result.family.dispersion or 1.0)
+    ratio = np.where(degrees > 0, scaled / np.maximum(degrees, 1), np.nan)
     z, zeros, observations = _overdispersion(rows), _zeros(rows), result._rows()
     distribution = distribution_of(result.family)
     silent = np.isnan(z) if distribution is not None and distribution.trials else np.zeros(len(z), bool)
-    chance = overdispersion.pearson_p_values(chi_square, degrees)
+    chance = overdispersion.pearson_p_values(scaled, degrees)
     return Checks(
         pearson=chi_square,
         pearson_ratio=ratio,

@@ -104,7 +104,7 @@ def _averages(result: Any, rows: Observations, changes: list[Change], response: 
     if silent is not None:
         plain &= ~silent.any(axis=(1, 2))
     quick = np.zeros(len(changes), bool)
-    if rows is result.observations and np.prod(rows.shape) >= PAYS and plain.any():
+    if rows is result.observations and rows.frequencies is None and np.prod(rows.shape) >= PAYS and plain.any():
         quick[:] = [isinstance(change.high, Along | Columns) and isinstance(change.low, Columns | None) for change in changes]
     alike, others = (
         [(change, total) for change, total, one in zip(changes, totals, quick, strict=True) if one == wanted]

@@ -50,6 +50,8 @@ class Groups:
         wanted = key if isinstance(key, tuple) else (key,)
         if len(wanted) != len(self.keys):
             raise UnknownGroupError(f"a group is named by {len(self.keys)} values ({', '.join(self.names)}), not by {key!r}")
+        if not len(self):
+            raise UnknownGroupError(f"there is no group {key!r}: there are no groups at all")
         hit = np.ones(len(self), bool)
         for values, value in zip(self.keys, wanted, strict=True):
             if values.dtype.kind == "M" and not isinstance(value, np.datetime64):
@@ -95,18 +97,15 @@ def combine(names: Sequence[str], levels: Sequence[np.ndarray], codes: Sequence[
     """Groups from factorised key columns: the combinations of levels that occur."""
     if len(levels) == 1:
         return Groups(tuple(names), (levels[0],), codes[0])
-    joint, missing = np.zeros(len(codes[0]), np.int64), np.zeros(len(codes[0]), bool)
-    for level, code in zip(levels, codes, strict=True):
-        joint = joint * max(1, len(level)) + np.maximum(code, 0)
-        missing |= code < 0
-    found, dense = _unique(joint[~missing])
-    combined = np.full(len(joint), -1, np.int64)
-    combined[~missing] = dense
-    keys = []
-    for level in reversed(levels):
-        keys.append(level[found % max(1, len(level))])
-        found = found // max(1, len(level))
-    return Groups(tuple(names), tuple(reversed(keys)), combined)
+    there = np.all([code >= 0 for code in codes], axis=0)
+    dense, places = codes[0][there], [np.arange(len(levels[0]))]
+    for level, code in zip(levels[1:], codes[1:], strict=True):  # made dense each time, so that no product overflows
+        size = max(1, len(level))
+        found, dense = _unique(dense * size + code[there])
+        places = [*(place[found // size] for place in places), found % size]
+    combined = np.full(len(there), -1, np.int64)
+    combined[there] = dense
+    return Groups(tuple(names), tuple(level[place] for level, place in zip(levels, places, strict=True)), combined)
 
 
 def _array(labels: Any) -> np.ndarray:
@@ -183,9 +182,10 @@ def _unique(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             return _unique_ascending(values)
         low, high = int(values.min()), int(values.max())
         if high - low <= 4 * len(values) + 1000:
-            shifted = (values - values.dtype.type(low) if low else values).astype(np.int64, copy=False)
+            wide = values if values.dtype.itemsize == 8 else values.astype(np.int64)  # differences of small types overflow
+            shifted = (wide - wide.dtype.type(low) if low else wide).astype(np.int64, copy=False)
             seen = np.bincount(shifted) > 0
-            levels = np.flatnonzero(seen).astype(values.dtype) + values.dtype.type(low)
+            levels = (np.flatnonzero(seen).astype(wide.dtype) + wide.dtype.type(low)).astype(values.dtype)
             return levels, shifted if seen.all() else (np.cumsum(seen) - 1)[shifted]
     try:
         levels, codes = np.unique(values, return_inverse=True)

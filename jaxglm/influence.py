@@ -4,7 +4,7 @@ With h the hat value of a row, e its deviance and r its Pearson residual, phi th
 its fit, and sigma_i the residual scale that the deviance gives without the row, sigma_i^2 = (D - e^2/(1-h)) / (n - p - 1):
 
     standardized    e / sqrt(phi (1-h))                             and the same with r
-    studentized     sign(e) sqrt(e^2 + h r^2/(1-h)), over sigma_i where the dispersion is estimated (Williams 1987)
+    studentized     sign(e) sqrt(e^2 + h r^2/(1-h)), over sigma_i where phi is estimated, else sqrt(phi) (Williams 1987)
     Cook's          (r/(1-h))^2 h / (phi p)
     dffits          e sqrt(h) / (sigma_i (1-h))
     covariance ratio  1 / ((1-h) ((n - p - 1 + t^2)/(n - p))^p)     with t = e / (sigma_i sqrt(1-h))
@@ -93,7 +93,7 @@ def measures(hat: np.ndarray, deviance: np.ndarray, pearson: np.ndarray, fits: O
             sigma=sigma,
             residual_standardized=_finite(deviance / scale),
             residual_standardized_pearson=_finite(pearson / scale),
-            residual_studentized=_finite(likelihood if known else likelihood / sigma),
+            residual_studentized=_finite(likelihood / (np.sqrt(fits.dispersion) if known else sigma)),
             cooks_distance=_finite((pearson / rest) ** 2 * hat / (fits.dispersion * fits.rank)),
             dffits=_finite(deviance * np.sqrt(hat) / (sigma * rest)),
             covariance_ratio=_finite(1.0 / (rest * ((fits.degrees - 1.0 + t**2) / fits.degrees) ** fits.rank)),

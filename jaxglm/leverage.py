@@ -30,6 +30,7 @@ from jaxglm.irls.working import working
 from jaxglm.limits import infinite_eta
 from jaxglm.linalg import cholesky
 from jaxglm.passes import over_fits
+from jaxglm.penalty import pulled
 from jaxglm.rows import Rows, Totals, fold
 from jaxglm.status import Status
 from jaxglm.task import Task
@@ -43,7 +44,7 @@ DEPENDENT = 1e-11  # of a column's square, what those before it leave of one tha
 @dataclass(frozen=True)
 class Known:
     """What is known of a fit, or with a leading axis of many. coefficients: (p,), 0 where aliased; root: (p, p), T with
-    (X'WX)^-1 = T T', or nearly; penalty: (p,), zeros without one; n_obs, rank: numbers."""
+    (X'WX)^-1 = T T', or nearly; penalty: (p,) or (p, p), zeros without one; n_obs, rank: numbers."""
 
     coefficients: Any
     root: Any
@@ -75,12 +76,24 @@ def hat_values(result: Any) -> np.ndarray:
     return np.where(rows.prior_weights() == 0, 0.0, np.where(hat > FULL, 1.0, hat))
 
 
+def remembered(result: Any) -> Task:
+    """What was fitted. Raises ValueError for a result that holds no rows, or does not know how it was fitted."""
+    result._rows()
+    if result.task is None:
+        raise ValueError(
+            "this fit was chosen from a path and does not remember how it was made; fit at its strength: "
+            "jaxglm.fit(..., penalty=ElasticNet(strength))"
+        )
+    task: Task = result.task
+    return task
+
+
 def known(result: Any) -> Known:
     """What is known of the fits of a `GLMResults`; the root is NaN where a fit has no estimates."""
-    result._rows()
-    solution, task = result.solution, result.task
+    solution, task = result.solution, remembered(result)
     g, p = solution.coefficients.shape
-    penalty = np.zeros((g, p)) if task.penalty is None else np.broadcast_to(task.penalty, (g, p))
+    penalty = np.zeros((g, p)) if task.penalty is None else task.penalty
+    penalty = penalty if penalty.ndim == 3 else np.broadcast_to(penalty, (g, p))
     coefficients = np.where(np.isnan(solution.coefficients), 0.0, solution.coefficients)
     made = factored(unscaled(result))
     tells = (solution.status == Status.CONVERGED) & np.isfinite(made.root).all(axis=(1, 2))
@@ -137,7 +150,7 @@ def exact_root(rows: Rows, family: Family, known: Known) -> Array:
         z = whitened(part, known.root)
         return Totals(jnp.matmul(z * weights, z.T, precision=HIGHEST))
 
-    gram = fold(rows, look).sums + jnp.matmul(known.root.T * known.penalty, known.root, precision=HIGHEST)
+    gram = fold(rows, look).sums + jnp.matmul(known.root.T, pulled(known.penalty, known.root), precision=HIGHEST)
     correction = cholesky(gram, DEPENDENT).unwhiten(jnp.eye(len(gram), dtype=gram.dtype))
     return jnp.matmul(known.root, correction, precision=HIGHEST)
 

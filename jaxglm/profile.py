@@ -191,7 +191,7 @@ def _log_determinants(covariances: np.ndarray) -> np.ndarray:
 
 def intervals(result: Any, level: float, terms: Sequence[str | int] | None = None) -> np.ndarray:
     """Profile-likelihood intervals of terms of a result, (g, terms, 2). See `Inference.profile_interval`."""
-    chosen, degrees = term_places(result, terms), result._degrees()
+    chosen, degrees = term_places(result, terms), _degrees(result)
     quantile = np.broadcast_to(np.reshape(wald.quantile(level, degrees), (-1,)), (len(result),))
     ends = np.full((len(result), len(result.names), 2), np.nan)
     for profiled, groups in _portions(result, 2 * len(chosen)):
@@ -241,7 +241,13 @@ def ratio_tests(result: Any, value: float, terms: Sequence[str | int] | None = N
             rise = np.where(np.isfinite(rise), np.maximum(rise, 0.0), np.nan)
             statistic[members.groups, members.terms] = rise / profiled.found.dispersion[members.groups]
     statistic = statistic[:, chosen]
-    return LikelihoodRatio(statistic, wald.p_values(np.sqrt(statistic), result._degrees()))
+    return LikelihoodRatio(statistic, wald.p_values(np.sqrt(statistic), _degrees(result)))
+
+
+def _degrees(result: Any) -> np.ndarray | None:
+    """Residual degrees of freedom (g, 1) where the dispersion is estimated, whatever the covariance is, else None."""
+    solution = result.solution
+    return (solution.n_obs - solution.rank)[:, None] if result.family.dispersion is None else None
 
 
 def term_places(result: Any, terms: Sequence[str | int] | None) -> np.ndarray:
@@ -266,6 +272,8 @@ def _portions(result: Any, each: int) -> Iterator[tuple[Profiled, np.ndarray]]:
     """What is to be profiled, a portion of groups at a time, for so many refits of each."""
     if result.penalized:
         raise ValueError("the fit was penalized by penalty=; what it maximises is no likelihood, and has no profile here")
+    if result.weights_kind == "sampling":
+        raise ValueError("with sampling weights there is no likelihood to profile; use Wald intervals, conf_int()")
     rows, found, method = result._rows(), result.solution, result.solution.method
     sort = None if rows.codes is None else sort_rows(rows.codes, rows.g)
     source = rows.source(sort)

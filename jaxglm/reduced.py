@@ -20,6 +20,7 @@ import numpy as np
 from jaxglm import fitting
 from jaxglm.devices import default_device
 from jaxglm.irls.solution import Solution
+from jaxglm.leverage import remembered
 from jaxglm.packing import Crossed, gather
 from jaxglm.status import Status
 from jaxglm.task import Task
@@ -31,10 +32,7 @@ PER_COLUMN = ("coefficients", "infinite", "aliased", "direction")
 
 def refittable(result: Any) -> Task:
     """What was fitted. Raises ValueError where it cannot be fitted again, or tests of likelihoods have no meaning."""
-    result._rows()
-    task: Task | None = result.task
-    if task is None:
-        raise ValueError("this result does not remember what was fitted, so it cannot be fitted again")
+    task = remembered(result)
     if task.penalty is not None or task.net is not None:
         raise ValueError("a penalized fit is not at the maximum of its likelihood, so that tests of nested models do not hold")
     return task

@@ -24,7 +24,8 @@ CORRECTIONS = ("HC0", "HC1")
 
 def robust(result: Any, type: str | None, clusters: Any, correction: str, cadjust: bool, degrees: Any) -> Any:
     """See `GLMResults.robust`."""
-    result._rows()
+    if leverage.remembered(result).net is not None:
+        raise ValueError("estimates of an ElasticNet have no standard errors, robust or other; use bootstrap()")
     type = _type(type, clusters)
     if type != "cluster":
         found = sandwich.independent(result, type)
@@ -48,7 +49,7 @@ def robust(result: Any, type: str | None, clusters: Any, correction: str, cadjus
 
 def bootstrap(result: Any, replicates: int, clusters: Any, intervals: str, seed: Any) -> Any:
     """See `GLMResults.bootstrap`."""
-    result._rows()
+    leverage.remembered(result)
     if isinstance(replicates, bool) or not isinstance(replicates, (int, np.integer)) or replicates < 2:
         raise ValueError(f"replicates must be a whole number of at least 2, not {replicates!r}")
     if intervals not in resampling.INTERVALS:

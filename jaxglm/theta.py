@@ -84,6 +84,11 @@ def given(family: Family, theta: Any) -> Family:
 
 def fit(task: Task, progress: fitting.Progress | None = None) -> Fitted:
     """Fit every group of a task whose family leaves theta to be estimated."""
+    if task.net is not None or task.bias_reduction is not None:
+        raise ValueError(
+            "theta is estimated beside estimates of maximum likelihood, or with a Ridge; with an ElasticNet or bias_reduction= "
+            "give it, for example the one found without them: NegativeBinomial(theta=fit.theta)"
+        )
     poisson = replace(task, family=given(task.family, np.inf))
     base = fitting.fit(poisson)
     known = _estimate(poisson, base, task.family.estimator == "cox_reid")
@@ -141,6 +146,8 @@ def _shares(source: Any) -> bool:
 
 def _group(task: Task, base: Solution, groups: np.ndarray) -> Group:
     """What the groups have besides rows."""
+    if task.penalty is not None and task.penalty.ndim == 3:
+        raise ValueError("theta cannot be estimated with a penalty that is a matrix; give theta, or strengths for the columns")
     penalty = None if task.penalty is None else np.broadcast_to(task.penalty, base.coefficients.shape)[groups]
     keep, start = ~base.aliased[groups], base.coefficients[groups]
     family = jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf, float), len(base.status))[groups], task.family)

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import jax
 
+from jaxglm.devices import default_device
+
 T = TypeVar("T")
 
 STREAMS = 3  # threads for a GPU
@@ -28,14 +30,16 @@ def in_threads(work: Callable[[Any], T], items: list[Any], device: Any = None, c
     """Work on items, in their order: on a CPU with a thread for each core, on a GPU with `STREAMS` threads. What is done is
     done under the caller's choice of float64 and of a device; other contexts of JAX do not reach the threads. compiles: whether
     a program for all items is compiled with the first, which then goes alone."""
-    count = cores() if (device or jax.devices()[0]).platform == "cpu" else STREAMS
+    count = cores() if (device or default_device()).platform == "cpu" else STREAMS
     if len(items) < 2 or count < 2:
         yield from map(work, items)
         return
     wide = jax.dtypes.canonicalize_dtype("float64") == "float64"
 
+    chosen = device or default_device()  # contexts of the caller do not reach threads
+
     def alike(item: Any) -> T:
-        with jax.enable_x64(wide), jax.default_device(device):
+        with jax.enable_x64(wide), jax.default_device(chosen):
             return work(item)
 
     if compiles:

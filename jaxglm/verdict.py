@@ -65,7 +65,8 @@ def from_solution(solution: Solution, dispersion: float | None) -> Findings:
     nothing = np.zeros(len(there))
     overdispersed = nothing
     if dispersion is not None:
-        overdispersed = judged(solution.deviance, degrees, pearson_p_values(solution.deviance, degrees))
+        scaled = solution.deviance / dispersion
+        overdispersed = judged(scaled, degrees, pearson_p_values(scaled, degrees))
     return Findings(
         status=solution.status,
         infinite=np.count_nonzero(solution.infinite, axis=1),

@@ -86,7 +86,7 @@ def concluded(result: Any, kind: str, values: np.ndarray | None) -> Any:
     """The result as the kind of its weights has it."""
     result = replace(result, weights_kind=kind)
     if kind == "frequency":
-        return _repeated(result)
+        return repeated(result)
     return _linearised(result, values) if kind == "sampling" else result
 
 
@@ -104,7 +104,7 @@ def _sums(rows: Observations, values: np.ndarray) -> np.ndarray:
     return np.bincount(rows.codes[inside], np.asarray(values, float)[inside], rows.g)
 
 
-def _repeated(result: Any) -> Any:
+def repeated(result: Any) -> Any:
     """What the repeated rows say, where each stands for as many as its frequency."""
     rows, solution, family = result.observations, result.solution, result.family
     counts = np.where(_there(rows), np.broadcast_to(rows.frequencies, rows.shape), 0.0)

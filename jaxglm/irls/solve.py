@@ -304,6 +304,8 @@ def step(
     collected = NORMAL.collect(rows.design, row.weights, target[None, :])
     solved = NORMAL.solve(collected, problem.penalty, problem.origins(base), problem.keep)
     information, score = NORMAL.normal(collected, len(base))
+    if coefficients is None:
+        score = rows.design.transposed_dot(row.scores[None, :])
     down = score[:, 0] if problem.penalty is None else score[:, 0] - pulled(problem.penalty, base)
     penalized = information if problem.penalty is None else information + as_matrix(problem.penalty)
     return Step(

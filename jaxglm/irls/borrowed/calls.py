@@ -11,6 +11,7 @@ import ctypes
 import logging
 import os
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -34,6 +35,7 @@ EXTENSION, STAGE, ARGUMENTS, RESULTS = 8, 32, 72, 112
 DATA, DIMENSIONS = 24, 40
 KIND, ASKED, MAJOR, MINOR = 8, 24, 24, 28
 
+REGISTERING = threading.Lock()  # XLA takes a name once
 SCALARS = {"float64": "double", "float32": "float"}
 
 
@@ -63,9 +65,14 @@ class Registered:
     code: Compiled
 
 
-@cache
 def _registered(dtype: str) -> dict[str, Registered]:
     """The kernels for numbers of a type, by what they do."""
+    with REGISTERING:
+        return _made(dtype)
+
+
+@cache
+def _made(dtype: str) -> dict[str, Registered]:
     told = version()
     assert told is not None
     writer = Writer(SCALARS[dtype], vector_bytes() // np.dtype(dtype).itemsize)

@@ -6,8 +6,8 @@ instruction is looked up among those of the blocks around it first. Constants ar
 depends on constants alone is computed here.
 
 Multiplications and additions may be contracted (`contract`), which the hardware does for free and which only takes
-rounding errors away; nothing else about floating-point arithmetic is relaxed, so that infinities and NaN are what they are
-everywhere else.
+rounding errors away, and a sum of sums is added up term by term; nothing else about floating-point arithmetic is relaxed, so
+that infinities and NaN are what they are everywhere else.
 """
 
 from __future__ import annotations

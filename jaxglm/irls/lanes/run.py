@@ -151,7 +151,7 @@ def solve(job: Job, found: Any, groups: np.ndarray, progress: Callable[[int], No
     table, kept = _table(job, made, found)
     lanes, chunk = made.layout.lanes, made.shape.chunk
     sizes = job.rows.sizes[groups]
-    if sizes.min(initial=0) != sizes.max(initial=0):
+    if len(sizes) and sizes.min() != sizes.max():
         groups = groups[np.argsort(-sizes, kind="stable")]
     n_blocks = -(-len(groups) // lanes)
     blocks = np.full(n_blocks * lanes, -1, np.int64)

@@ -301,14 +301,14 @@ class Translator:
                 return state
             state = self.run(parameters["body_jaxpr"], [*of_body, *state])
         while True:
-            saved = (len(code.lines), code.count, code.block, dict(code.scopes[-1]))
+            saved = (len(code.lines), code.count, code.block, dict(code.scopes[-1]), dict(self.sums))
             found, again = self._loop(parameters, of_cond, of_body, begin, carried, uniform)
             if again is None:
                 return found
             uniform = again
             del code.lines[saved[0] :]
             code.count, code.block = saved[1:3]
-            code.scopes[-1] = saved[3]
+            code.scopes[-1], self.sums = saved[3:]
 
     def _loop(
         self, parameters: dict[str, Any], of_cond: list[Any], of_body: list[Any], begin: list[Any], carried: list[Number],
