@@ -62,10 +62,13 @@ def require_form(result: Any, form: str | None) -> bool:
     if form not in FORMS:
         raise ValueError(f'form must be "f" or "chi-square", not {form!r}')
     if form == "f" and not estimated:
-        known = f"the {result.family.name} family's dispersion is known; use the chi-square, or a quasi family"
         if result.family.dispersion is None:
-            known = f"statistics of a {result.covariance_type} covariance are z; use the chi-square, or give robust() degrees="
-        raise ValueError(f"an F test needs degrees of freedom, and {known}")
+            reason = (
+                f"degrees of freedom, and those of a {result.covariance_type} covariance are none: give robust() degrees=, or"
+            )
+        else:
+            reason = f"an estimated dispersion, and the {result.family.name} family's is known: fit a quasi family, or"
+        raise ValueError(f'an F test needs {reason} use form="chi-square"')
     return form == "f"
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxglm import Status, families, irls
+from jaxglm.threads import in_threads
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -51,3 +52,9 @@ for k in range(DEVICES):
     np.testing.assert_array_equal(np.asarray(found.n_iterations)[part], own.n_iterations)
     np.testing.assert_allclose(np.asarray(found.coefficients)[part], own.coefficients, rtol=1e-11, atol=1e-14)
 print("a separated group stops its shard only")
+
+# Threads compute where their caller does.
+with jax.default_device(jax.devices()[2]):
+    places = list(in_threads(lambda _: jnp.zeros(1).devices().pop().id, [0, 1, 2, 3]))
+assert places == [2] * 4, places
+print("threads stay on the device")

@@ -21,7 +21,13 @@ def said(environment):
 
 
 @pytest.mark.parametrize(
-    "line", ["the fits are the same", "the shards exchange nothing", "a separated group stops its shard only"]
+    "line",
+    [
+        "the fits are the same",
+        "the shards exchange nothing",
+        "a separated group stops its shard only",
+        "threads stay on the device",
+    ],
 )
 def test_on_four_devices(said, line):
     assert line in said
