@@ -87,6 +87,7 @@ def add_passes(result: Any, changing: Changing, response: bool, which: np.ndarra
     """Add changes that are the same for all rows, of fits flagged by `which` (g,), in passes over their rows."""
     task = replace(result.task, family=result.family)
     b = counted(result.solution)
+    places: Any = slice(None) if which.all() else which
     made: dict[bytes, Sums] = {}
 
     def sums(one: Any, keep: np.ndarray, add: np.ndarray) -> Sums:
@@ -97,8 +98,8 @@ def add_passes(result: Any, changing: Changing, response: bool, which: np.ndarra
         return made[key]
 
     def put(total: Average, found: Sums, sign: float, gradient: np.ndarray) -> None:
-        total.value[which] += sign * found.value[which]
-        total.gradient[which] += sign * gradient[which]
+        total.value[places] += sign * found.value[places]
+        total.gradient[places] += sign * gradient[places]
 
     for change, total in changing:
         if isinstance(change.high, Along):
@@ -111,7 +112,7 @@ def add_passes(result: Any, changing: Changing, response: bool, which: np.ndarra
                 assert isinstance(side, Columns)
                 found = sums(Values(response), side.keep, side.add)
                 put(total, found, sign, found.columns * side.keep + found.slope[:, None] * side.add)
-        total.count[which] += found.count[which]
+        total.count[places] += found.count[places]
 
 
 def add_rows(
@@ -140,7 +141,7 @@ def add_rows(
             place.add(total.count, here * 1.0)
             if silent is not None:
                 for design in designs:
-                    place.add(total.unknown, here * _leads_out(design.X, silent[fits], here.shape))
+                    place.add(total.unknown, here * _leads_out(design.X, silent, fits, here.shape))
 
 
 @dataclass(frozen=True)
@@ -217,8 +218,14 @@ def silent_directions(result: Any) -> np.ndarray | None:
     return out
 
 
-def _leads_out(X: np.ndarray, silent: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Which rows depend on a silent direction of their fit, of each row (m, p, p) or of fits (b, p, p)."""
+def _leads_out(X: np.ndarray, silent: np.ndarray, fits: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Which rows depend on a silent direction of their fit. fits: of each row, or of blocks of rows."""
+    if X.ndim == 1:
+        distinct, place = (fits, slice(None)) if isinstance(fits, slice) else np.unique(fits, return_inverse=True)
+        own = silent[distinct]
+        lost = np.any(np.abs(X @ own) > OUTSIDE * (np.abs(X) @ np.abs(own)), axis=-1)[place]
+        return lost if len(shape) == 1 else lost[:, None]
+    silent = silent[fits]
     lines = "mp,mpq->mq" if len(shape) == 1 else "bnp,bpq->bnq"
     rows = np.broadcast_to(X, (*shape, silent.shape[-1]))
     change = np.abs(np.einsum(lines, rows, silent))

@@ -30,11 +30,10 @@ from jaxglm.designs import HIGHEST
 from jaxglm.family import Family
 from jaxglm.fitting import fit
 from jaxglm.irls.working import where_present, working
-from jaxglm.leverage import Known, at_limits, known, whitened
+from jaxglm.leverage import Known, known, over_limits, whitened
 from jaxglm.linalg import cholesky
 from jaxglm.links import STATIC
 from jaxglm.packing import Crossed, Picked, Stacked, gather, owners
-from jaxglm.passes import over_fits
 from jaxglm.penalty import pulled
 from jaxglm.rows import Rows, Totals, fold
 from jaxglm.sandwich import clusters_of, scores_of, sums_by_cluster
@@ -226,7 +225,7 @@ def influence(rows: Rows, family: Family, known: Known) -> Moved:
 def acceleration(result: Any, kinds: list[np.ndarray] | None) -> np.ndarray:
     """a (g, p) of BCa intervals of a `GLMResults`, rows or clusters being drawn."""
     rows = result.observations
-    moved = over_fits(influence, at_limits(result), known(result))
+    moved = over_limits(influence, result, known(result))
     squares, cubes = moved.squares, moved.cubes
     if kinds is not None or rows.frequencies is not None:
         clusters = clusters_of(rows, [np.arange(rows.shape[-1])] if kinds is None else kinds)

@@ -24,9 +24,7 @@ from jaxglm.leverage import Known
 from jaxglm.observations import Observations
 from jaxglm.passes import Marks
 from jaxglm.rows import Rows, along
-from jaxglm.sorting import Order, sort_rows
-
-MOST = 8  # bins of a counting sort for each row
+from jaxglm.sorting import Order, sort_rows, sort_within
 
 
 @jax.tree_util.register_dataclass
@@ -84,18 +82,15 @@ def marks_of(rows: Observations, kinds: list[np.ndarray]) -> Marks:
     if rows.codes is None:
         return _of_equal(rows, kinds)
     cluster = _combined(kinds)
-    n_clusters = int(cluster.max(initial=0)) + 1
-    if rows.g * n_clusters > MOST * len(cluster):
-        there = rows.codes >= 0
-        levels = [np.arange(rows.g), np.arange(n_clusters)]
-        joint = combine(["fit", "cluster"], levels, [rows.codes, np.where(there, cluster, -1)])
-        fits, codes, bins = joint.keys[0], joint.codes, len(joint)
-    else:
-        fits, bins = np.repeat(np.arange(rows.g), n_clusters), rows.g * n_clusters
-        codes = np.where(rows.codes >= 0, rows.codes * n_clusters + cluster, -1)
-    sort = sort_rows(codes, bins)
-    sizes = np.bincount(fits, sort.sizes, rows.g).astype(np.int64)
-    return Marks(cluster, Order(sort.index, np.cumsum(sizes) - sizes, sizes))
+    return Marks(cluster, sort_within(rows.codes, rows.g, cluster))
+
+
+def labels_of(marks: Marks, rows: Observations, fits: np.ndarray) -> np.ndarray:
+    """The marks of some fits' rows, one fit after the other, in the order in which `packing.gather` has them."""
+    if rows.codes is None:
+        return np.concatenate([np.broadcast_to(marks.mark, rows.shape)[fit] for fit in fits])
+    order = sort_rows(rows.codes, rows.g)
+    return marks.mark[np.concatenate([order.of_group(fit) for fit in fits])]
 
 
 def count(marks: Marks, weights: np.ndarray, fit: int) -> int:
@@ -117,7 +112,8 @@ def _of_equal(rows: Observations, kinds: list[np.ndarray]) -> Marks:
 
 def _combined(kinds: list[np.ndarray]) -> np.ndarray:
     """One code for each combination of clusters that occurs; those of clusters that are missing are one more of their kind."""
-    codes = [np.where(kind < 0, kind.max(initial=-1) + 1, kind).astype(np.int64) for kind in kinds]
+    codes = [np.where(kind < 0, kind.max(initial=-1) + 1, kind) if (kind < 0).any() else kind for kind in kinds]
+    codes = [code.astype(np.int64, copy=False) for code in codes]
     if len(codes) == 1:
         return codes[0]
     levels = [np.arange(code.max(initial=0) + 1) for code in codes]

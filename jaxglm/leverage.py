@@ -26,8 +26,9 @@ from jax import Array
 
 from jaxglm.designs import HIGHEST
 from jaxglm.family import Family
+from jaxglm.irls.solution import store
 from jaxglm.irls.working import working
-from jaxglm.limits import infinite_eta
+from jaxglm.limits import infinite_eta, remaining
 from jaxglm.linalg import cholesky
 from jaxglm.passes import over_fits
 from jaxglm.penalty import pulled
@@ -102,7 +103,7 @@ def known(result: Any) -> Known:
     has = (solution.status == Status.CONVERGED) | (solution.status == Status.SEPARATED)
     doubtful = has & ~(tells & (made.smallest_pivot > WELL) & (task.dtype == np.float64))
     if doubtful.any():
-        exact = over_fits(exact_root, at_limits(result), at, doubtful)
+        exact = over_limits(exact_root, result, at, doubtful)
         root = np.where(doubtful[:, None, None], exact, root)
     return replace(at, root=_chosen(has, root, lambda: np.nan))
 
@@ -112,8 +113,21 @@ def _chosen(which: np.ndarray, matrices: np.ndarray, otherwise: Callable[[], Any
     return matrices if which.all() else np.where(which[:, None, None], matrices, otherwise())
 
 
+def over_limits(one: Callable[..., Any], result: Any, known: Any, which: np.ndarray | None = None) -> Any:
+    """`passes.over_fits` of the fits of a result, the rows that separated fits move to their limits left out: what they weigh
+    there is nothing."""
+    separated = result.solution.direction.any(axis=1)
+    which = np.ones(len(separated), bool) if which is None else which
+    found = over_fits(one, result.task, known, which & ~separated)
+    apart = np.flatnonzero(which & separated)
+    if len(apart):
+        rest = remaining(result.task, result.solution, apart)
+        store(found, apart, over_fits(one, rest, jax.tree.map(lambda leaf: leaf[apart], known)))
+    return found
+
+
 def at_limits(result: Any) -> Task:
-    """The task of a result, the rows that separated fits move to their limits left out: what they weigh there is nothing."""
+    """The task of a result without those rows."""
     task, moved = result.task, moved_rows(result)
     if moved is None:
         return task

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxglm.family import Family
 from jaxglm.irls.solution import Solution, is_lost
 from jaxglm.limits import infinite_eta
 from jaxglm.packing import Crossed, Features, Source, Stacked
-from jaxglm.sorting import sort_rows
+from jaxglm.sorting import is_ascending, sort_rows
 
 PIECE = 2**17  # rows worked on at a time
 
@@ -55,7 +56,7 @@ class Observations:
 
     def rows(self, values: np.ndarray | None, default: float) -> np.ndarray:
         """y, weights or offset in the shape of the rows."""
-        return np.full(self.shape, default) if values is None else np.broadcast_to(values, self.shape)
+        return np.broadcast_to(default if values is None else values, self.shape)
 
     def without(self, lost: np.ndarray) -> Observations:
         """Without the rows that are `lost`, of a shape like that of y: they get weight zero."""
@@ -86,7 +87,8 @@ class Observations:
 
     def family(self, family: Family) -> Family:
         """The family with its parameters broadcast against the rows."""
-
+        if not any(np.ndim(leaf) for leaf in jax.tree.leaves(family)):
+            return family
         return family.of((slice(None), None) if self.codes is None else np.maximum(self.codes, 0))
 
     def linear_predictor(self, solution: Solution) -> np.ndarray:
@@ -148,6 +150,10 @@ class Observations:
     def of_fits(self, fits: np.ndarray) -> np.ndarray:
         """Which rows of one table belong to some of the fits."""
         assert self.codes is not None
+        if is_ascending(self.codes):
+            first, last = (np.searchsorted(self.codes, np.sort(fits), side=side) for side in ("left", "right"))
+            within = np.arange(int((last - first).sum())) - np.repeat(np.cumsum(last - first) - (last - first), last - first)
+            return np.repeat(first, last - first) + within
         wanted = np.zeros(self.g + 1, bool)
         wanted[fits] = True
         return np.flatnonzero(wanted[self.codes])  # the last one is for rows of no group

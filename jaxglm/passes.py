@@ -78,8 +78,9 @@ class Marks:
     order: Order
 
 
-def over_marked(one: Pass, task: Task, known: Any, marks: Marks) -> Any:
-    """What `one` says of every fit whose rows have marks, in their order; None where no lanes of a CPU can do it."""
+def over_marked(one: Pass, task: Task, known: Any, marks: Marks, which: np.ndarray) -> Any:
+    """What `one` says of the fits flagged by `which` (g,), whose rows have marks, in their order; None where no lanes of a CPU
+    can do it."""
     rows = lane_rows(task.source)
     shared = rows is not None and rows.shared
     if rows is None or (shared and marks.order.starts.any()):
@@ -88,7 +89,7 @@ def over_marked(one: Pass, task: Task, known: Any, marks: Marks) -> Any:
     X = rows.X[order.index] if shared and order.index is not None else rows.X
     rows = replace(rows, X=X, order=order.index, starts=order.starts, sizes=order.sizes, mark=marks.mark)
     with arithmetic(task.device):
-        return _by_lanes(one, task, known, np.flatnonzero(order.sizes > 0), rows)
+        return _by_lanes(one, task, known, np.flatnonzero(which & (order.sizes > 0)), rows)
 
 
 def _by_lanes(one: Pass, task: Task, known: Any, groups: np.ndarray, rows: lanes.Rows | None) -> Any:

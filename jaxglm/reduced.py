@@ -121,8 +121,9 @@ def constrained(solution: Solution, gone: np.ndarray) -> np.ndarray:
     unit = np.eye(gone.sum()) * ~kept_out[:, gone][:, None, :]
     pull = np.full((len(b), int(gone.sum())), np.nan)
     inside = C[:, gone][:, :, gone] + unit
-    sound = np.isfinite(inside).all(axis=(1, 2))
-    sound[sound] &= np.linalg.cond(inside[sound]) < 1e14
+    sound = np.isfinite(inside).all(axis=(1, 2)) & (inside != 0).any(axis=(1, 2))
+    if inside.shape[1] > 1:
+        sound[sound] &= np.linalg.cond(inside[sound]) < 1e14
     pull[sound] = np.linalg.solve(inside[sound], np.where(kept_out, b, 0.0)[sound][:, gone, None])[..., 0]
     moved = b - np.einsum("gpd,gd->gp", C[:, :, gone], pull)
     return np.where(gone, 0.0, moved)

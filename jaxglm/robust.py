@@ -85,6 +85,8 @@ def bootstrap(result: Any, replicates: int, clusters: Any, intervals: str, seed:
 def _without_cluster(result: Any, kinds: list[np.ndarray]) -> np.ndarray:
     """Which fits have a row without a cluster, (g,), and a word about them."""
     rows = result.observations
+    if not any((code < 0).any() for code in kinds):
+        return np.zeros(len(result), bool)
     there = (rows.prior_weights() != 0) & (True if rows.codes is None else rows.codes >= 0)
     unknown = by_fit(rows, there & np.any([np.broadcast_to(code < 0, rows.shape) for code in kinds], axis=0))
     report(result, unknown, "the cluster of some row is missing. Give every row a cluster, or weight zero", strict=True)

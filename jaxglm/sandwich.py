@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -36,12 +36,14 @@ from jaxglm import cluster_sums, residuals
 from jaxglm.designs import HIGHEST
 from jaxglm.family import Family
 from jaxglm.groups import Groups, combine
-from jaxglm.irls.solution import Solution
+from jaxglm.irls.solution import Solution, store
 from jaxglm.irls.working import working
-from jaxglm.leverage import Known, at_limits, known, whitened
+from jaxglm.leverage import Known, at_limits, known, over_limits, whitened
+from jaxglm.limits import remaining
 from jaxglm.observations import Observations, counted
-from jaxglm.passes import over_fits, over_marked
+from jaxglm.passes import Marks, over_fits, over_marked
 from jaxglm.rows import Rows, Totals, fold
+from jaxglm.sorting import sort_within
 from jaxglm.status import Status
 
 TYPES = ("HC0", "HC1", "HC2", "HC3", "HC4")
@@ -82,13 +84,13 @@ class Exponent:
 
 @dataclass(frozen=True)
 class Independent:
-    """The meat of one fit whose rows are independent. by_hat: whether squares are divided by powers of 1 - h; copies:
+    """The sandwich of one fit whose rows are independent. by_hat: whether squares are divided by powers of 1 - h; copies:
     what says for how many equal rows each stands: nothing, its "weights", or the "first" column."""
 
     by_hat: bool
     copies: str = ""
 
-    def __call__(self, rows: Rows, family: Family, at: tuple[Known, Exponent]) -> Meat:
+    def __call__(self, rows: Rows, family: Family, at: tuple[Known, Exponent]) -> Sandwich:
         known, exponent = at
         root = known.root
 
@@ -103,7 +105,10 @@ class Independent:
                 full = jnp.sum(hat > FULL, dtype=jnp.int32)
             return Totals(Meat(jnp.matmul(z * squares, z.T, precision=HIGHEST), full))
 
-        return fold(rows, look).sums
+        found = fold(rows, look).sums
+        half = jnp.matmul(root, found.meat, precision=HIGHEST)
+        around, bread = (jnp.matmul(left, root.T, precision=HIGHEST) for left in (half, root))
+        return Sandwich(around, bread, found.full)
 
     def _count(self, part: Rows) -> Array | float:
         if not self.copies:
@@ -124,23 +129,18 @@ def independent(result: Any, type: str) -> Sandwich:
 
 
 def _independent(result: Any, known: Known, exponent: Exponent, by_hat: bool) -> Sandwich:
-    task, rows = at_limits(result), result.observations
+    rows = result.observations
     if rows.frequencies is None:
-        return _around(over_fits(Independent(by_hat), task, (known, exponent)), known.root)
+        return cast(Sandwich, over_limits(Independent(by_hat), result, (known, exponent)))
     if rows.codes is None or np.array_equal(rows.frequencies, rows.weights):
-        return _around(over_fits(Independent(by_hat, "weights"), task, (known, exponent)), known.root)
+        return cast(Sandwich, over_limits(Independent(by_hat, "weights"), result, (known, exponent)))
     # Rows are trials as well: their frequencies go along as a column without a coefficient.
+    task = at_limits(result)
     source: Any = task.source
     X = np.column_stack([rows.frequencies, source.X])
     padded = jax.tree.map(lambda leaf: np.pad(leaf, [(0, 0)] + [(1, 0)] * (leaf.ndim - 1)), known)
     found = over_fits(Independent(by_hat, "first"), replace(task, source=replace(source, X=X)), (padded, exponent))
-    return _around(replace(found, meat=found.meat[:, 1:, 1:]), known.root)
-
-
-def _around(found: Meat, root: np.ndarray) -> Sandwich:
-    """The sandwiches of all fits around their meat."""
-    transposed = np.swapaxes(root, 1, 2)
-    return Sandwich(root @ found.meat @ transposed, root @ transposed, found.full)
+    return replace(found, covariance=found.covariance[:, 1:, 1:], unscaled=found.unscaled[:, 1:, 1:])
 
 
 @dataclass(frozen=True)
@@ -175,13 +175,22 @@ def clustered(result: Any, kinds: list[np.ndarray], correction: str, cadjust: bo
 def _in_order(result: Any, at: Known, kinds: list[np.ndarray]) -> cluster_sums.Meat | None:
     """What `cluster_sums` finds in a pass; None where there can be none."""
     rows = result._rows()
-    marks = cluster_sums.marks_of(rows, kinds)
-    found: cluster_sums.Meat | None = over_marked(cluster_sums.meat, at_limits(result), at, marks)
-    separated = np.flatnonzero(result.solution.direction.any(axis=1))
-    if found is not None and len(separated):  # clusters of rows at their limits, which passes leave out, are clusters
-        weights = rows.prior_weights()
-        for fit in separated:
-            found.n_clusters[fit] = cluster_sums.count(marks, weights, int(fit))
+    marks, separated = cluster_sums.marks_of(rows, kinds), result.solution.direction.any(axis=1)
+    found: cluster_sums.Meat | None = over_marked(cluster_sums.meat, result.task, at, marks, ~separated)
+    if found is None or not separated.any():
+        return found
+    # Rows at their limits say nothing, but clusters of them are clusters.
+    apart = np.flatnonzero(separated)
+    rest, sizes = remaining(result.task, result.solution, apart), result.task.source.sizes[apart]
+    labels = cluster_sums.labels_of(marks, rows, apart)
+    within = Marks(labels, sort_within(np.repeat(np.arange(len(apart)), sizes), len(apart), labels))
+    more = over_marked(cluster_sums.meat, rest, jax.tree.map(lambda leaf: leaf[apart], at), within, apart >= 0)
+    if more is None:
+        return None
+    store(found, apart, more)
+    weights = rows.prior_weights()
+    for fit in apart:
+        found.n_clusters[fit] = cluster_sums.count(marks, weights, int(fit))
     return found
 
 

@@ -7,12 +7,18 @@ sorted or copied: groups are looked up where they lie.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
+from jaxglm.threads import cores
+
 PIECE = 2**16  # numbers looked at together
+ROWS = 2**18  # rows sorted together
+FEW = 16  # groups, for fewer of which at a time a sort by counting does not pay
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,35 @@ def sort_rows(codes: np.ndarray, g: int) -> Order:
     # Transposing a sparse matrix with one entry a row is a stable counting sort in compiled code.
     order = csr_array((np.arange(count), used, np.arange(count + 1)), shape=(count, g)).tocsc().data
     return Order(order if present is None else present[order], starts, sizes)
+
+
+def sort_within(codes: np.ndarray, g: int, labels: np.ndarray) -> Order:
+    """Rows by group, and those of a group by their labels (N,), whole numbers from 0 on; rows with a negative code are left
+    out. Sorted piece by piece, so many groups at a time that group and label fit into 16 bits, which are sorted by counting."""
+    order = sort_rows(codes, g)
+    count = int(labels.max(initial=0)) + 1
+    by_counting = 2**16 // count >= FEW
+    at_once, kind = (2**16 // count, np.uint16) if by_counting else (g, np.int64)
+    ends = np.cumsum(order.sizes)
+    index = np.empty(int(order.sizes.sum()), np.int64)
+
+    def sort(piece: tuple[int, int]) -> None:
+        first, last = piece
+        begin, end = int(order.starts[first]), int(ends[last - 1])
+        rows: Any = slice(begin, end) if order.index is None else order.index[begin:end]
+        keys = ((codes[rows] - first) * count + labels[rows]).astype(kind)
+        found = np.argsort(keys, kind="stable")
+        index[begin:end] = found + begin if order.index is None else rows[found]
+
+    pieces, first = [], 0
+    while first < g:
+        last = int(np.searchsorted(ends, ends[first] - order.sizes[first] + ROWS, side="right"))
+        last = min(max(last, first + 1), first + at_once, g)
+        pieces.append((first, last))
+        first = last
+    with ThreadPoolExecutor(cores()) as pool:
+        list(pool.map(sort, pieces))
+    return Order(index, order.starts, order.sizes)
 
 
 def is_ascending(values: np.ndarray) -> bool:
