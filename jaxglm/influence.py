@@ -152,7 +152,5 @@ def _spread(rows: Any, matrices: np.ndarray, pull: np.ndarray) -> np.ndarray:
                 out[part] = np.matmul(rows.X[part, None, :], matrices[code])[:, 0] * pull[part, None]
             return out
         for k in range(rows.g):
-            X = rows.X if rows.X.ndim == 2 else rows.X[k]
-            X = X if rows.own is None else np.column_stack([X, rows.own.numbers(k)])
-            out[k] = X @ matrices[k] * pull[k, :, None]
+            out[k] = rows.design(k) @ matrices[k] * pull[k, :, None]
     return out

@@ -147,9 +147,7 @@ def moved_rows(result: Any) -> np.ndarray | None:
     moved = np.zeros(rows.shape, bool)
     if rows.codes is None:
         for part in fits:
-            X = rows.X if rows.X.ndim == 2 else rows.X[part]
-            X = X if rows.own is None else np.column_stack([X, rows.own.numbers(part)])
-            moved[part] = infinite_eta(X, direction[part]) != 0
+            moved[part] = infinite_eta(rows.design(part), direction[part]) != 0
         return moved
     inside = rows.of_fits(fits)
     moved[inside] = infinite_eta(rows.X[inside], direction[rows.codes[inside]]) != 0

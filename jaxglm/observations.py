@@ -91,6 +91,11 @@ class Observations:
             return family
         return family.of((slice(None), None) if self.codes is None else np.maximum(self.codes, 0))
 
+    def design(self, k: int) -> np.ndarray:
+        """X (n, p) of one of fits with equally many rows, its own column included."""
+        X = self.X if self.X.ndim == 2 else self.X[k]
+        return X if self.own is None else np.column_stack([X, self.own.numbers(k)])
+
     def linear_predictor(self, solution: Solution) -> np.ndarray:
         """eta of every row, with the offset, infinite where the direction of a separated fit takes it there."""
         b, direction = counted(solution), solution.direction
@@ -102,9 +107,7 @@ class Observations:
                 eta[part] = np.where(code < 0, np.nan, at_limit(self.X[part], b[code], direction[code]))
         else:
             for k in range(self.g):
-                X = self.X if self.X.ndim == 2 else self.X[k]
-                X = X if self.own is None else np.column_stack([X, self.own.numbers(k)])
-                eta[k] = at_limit(X, b[k], direction[k])
+                eta[k] = at_limit(self.design(k), b[k], direction[k])
         return eta if self.offset is None else eta + self.offset
 
     def source(self, sort: Any = None) -> Source:
@@ -172,10 +175,8 @@ class Observations:
         def row(values: np.ndarray | None) -> Any:
             return values if values is None or values.ndim < 2 else values[k]
 
-        X = self.X if self.X.ndim == 2 else self.X[k]
-        weights = row(self.weights)
+        X, weights = self.design(k), row(self.weights)
         if self.own is not None:
-            X = np.column_stack([X, self.own.numbers(k)])
             weights = self.own.weights(np.ones(len(X)) if weights is None else weights, k)
         rest = {"codes": np.zeros(len(X), np.int64), "g": 1, "own": None, "frequencies": row(self.frequencies)}
         rows = {"y": row(self.y), "weights": weights, "offset": row(self.offset), "lost": row(self.lost)}

@@ -94,9 +94,9 @@ def of_rows(rows: Observations, values: np.ndarray) -> np.ndarray:
 def by_group(rows: Observations, values: np.ndarray) -> np.ndarray:
     """Sums over the rows of each group, (g,)."""
     if rows.codes is None:
-        return values.sum(axis=1)
+        return np.sum(values, axis=1, dtype=float)
     inside = rows.codes >= 0
-    return np.bincount(rows.codes[inside], values[inside], rows.g)
+    return np.bincount(rows.codes[inside], np.asarray(values, float)[inside], rows.g)
 
 
 def largest(rows: Observations, values: np.ndarray) -> np.ndarray:

@@ -44,6 +44,8 @@ def upper_tail(statistics: np.ndarray, df: np.ndarray, df_error: np.ndarray | No
         error = np.where(valid, more[0], 1.0)
         share = np.where(np.isinf(x), 0.0, error / (error + df * np.where(np.isinf(x), 0.0, x)))
         p = special.betainc(error / 2.0, df / 2.0, share)
+    elif (df == 1.0).all():
+        p = special.erfc(np.sqrt(x / 2.0))  # the same, faster
     else:
         p = special.gammaincc(df / 2.0, x / 2.0)
     with np.errstate(divide="ignore"):

@@ -33,6 +33,7 @@ from jaxglm.irls.problem import typed
 from jaxglm.irls.solution import is_lost
 from jaxglm.leverage import known
 from jaxglm.observations import Observations
+from jaxglm.portions import by_group
 
 KINDS = ("prior", "frequency", "sampling")
 
@@ -75,7 +76,7 @@ def prepared(observations: Observations, kind: str, values: np.ndarray | None) -
         weights, own = observations.prior_weights(), observations.own
         given = np.broadcast_to(values, weights.shape)  # type: ignore[arg-type]
         there = _there(observations)
-        mean = _sums(observations, np.where(there, given, 0.0)) / np.maximum(_sums(observations, there), 1.0)
+        mean = by_group(observations, np.where(there, given, 0.0)) / np.maximum(by_group(observations, there), 1.0)
         scale = observations.by_row(np.where((mean > 0) & np.isfinite(mean), mean, 1.0))
         own = None if own is None else replace(own, drop=False)  # weights say which rows are not there
         return replace(observations, weights=weights / scale, own=own)
@@ -96,20 +97,12 @@ def _there(rows: Observations) -> np.ndarray:
     return there if rows.codes is None else there & (rows.codes >= 0)
 
 
-def _sums(rows: Observations, values: np.ndarray) -> np.ndarray:
-    """Sums over the rows of each fit, (g,)."""
-    if rows.codes is None:
-        return np.sum(values, axis=1, dtype=float)
-    inside = rows.codes >= 0
-    return np.bincount(rows.codes[inside], np.asarray(values, float)[inside], rows.g)
-
-
 def repeated(result: Any) -> Any:
     """What the repeated rows say, where each stands for as many as its frequency."""
     rows, solution, family = result.observations, result.solution, result.family
     counts = np.where(_there(rows), np.broadcast_to(rows.frequencies, rows.shape), 0.0)
     lost = is_lost(solution.status)
-    n_obs = np.where(lost, solution.n_obs, _sums(rows, counts))
+    n_obs = np.where(lost, solution.n_obs, by_group(rows, counts))
     n_obs = n_obs.astype(np.int64) if np.all(n_obs == np.round(n_obs)) else n_obs
     dispersion, covariance, degrees = solution.dispersion, solution.covariance, n_obs - solution.rank
     if family.dispersion is None:
@@ -118,7 +111,7 @@ def repeated(result: Any) -> Any:
         short = (before <= 0) & (degrees > 0) & ~lost
         if short.any():  # fewer rows than coefficients, but not when repeated
             squares = np.where(counts > 0, result._quantities().pearson, 0.0) ** 2
-            chi_square = np.where(short, _sums(rows, counts * squares), chi_square)
+            chi_square = np.where(short, by_group(rows, counts * squares), chi_square)
         dispersion = np.where(degrees > 0, chi_square / np.maximum(degrees, 1e-300), np.nan)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(solution.dispersion == 0, 1.0, dispersion / solution.dispersion)
@@ -141,12 +134,12 @@ def _log_likelihood(result: Any, counts: np.ndarray) -> np.ndarray:
         scale = np.full(rows.g, family.dispersion)
     else:
         amount = counts if family.likelihood_rows == "rows" else np.where(counts > 0, rows.prior_weights(), 0.0)
-        scale = result.solution.deviance / np.maximum(_sums(rows, amount), 1e-300)
+        scale = result.solution.deviance / np.maximum(by_group(rows, amount), 1e-300)
     of_row = rows.family(family)
     arrays = (rows.rows(rows.y, 0.0), rows.unit_weights(), result._eta(), rows.by_row(scale))
     with jax.enable_x64(True):
         each = np.asarray(_log_likelihoods(typed(of_row, np.float64), *map(jnp.asarray, arrays)))
-    return _sums(rows, counts * np.where(counts > 0, each, 0.0))
+    return by_group(rows, counts * np.where(counts > 0, each, 0.0))
 
 
 @jax.jit
@@ -161,11 +154,11 @@ def _linearised(result: Any, values: np.ndarray | None) -> Any:
     factor = np.where(n > 1, n / np.maximum(n - 1.0, 1.0), np.nan)
     found = sandwich.independent(result, "HC0")
     given = np.where(_there(rows), np.broadcast_to(values, rows.shape), 0.0)  # type: ignore[arg-type]
-    total = np.maximum(_sums(rows, given), 1e-300)
-    mean = rows.by_row(total / np.maximum(_sums(rows, given > 0), 1.0))
+    total = np.maximum(by_group(rows, given), 1e-300)
+    mean = rows.by_row(total / np.maximum(by_group(rows, given > 0), 1.0))
     residual = np.where(given > 0, result._quantities().pearson, 0.0) * np.sqrt(mean / np.where(given > 0, given, 1.0))
-    center = residual - rows.by_row(_sums(rows, given * residual) / total)
-    dispersion = factor * _sums(rows, given * center**2) / total
+    center = residual - rows.by_row(by_group(rows, given * residual) / total)
+    dispersion = factor * by_group(rows, given * center**2) / total
     lost = is_lost(solution.status)
     nothing = np.full(len(result), np.nan)
     result = replace(result, solution=replace(solution, dispersion=np.where(lost, np.nan, dispersion), log_likelihood=nothing))

@@ -199,18 +199,18 @@ def test_one_kernel_serves_all_sizes():
     given = simulated("own")
     X, y = given["X"], given["y"]
     jaxglm.fit(X[8:], y[8:], "binomial")
-    before = lanes.run.kernel.cache_info().misses
+    before = lanes.run._kernel.cache_info().misses
     for size in (30, 33, 40):
         jaxglm.fit(X[8:, :size], y[8:, :size], "binomial")
-    assert lanes.run.kernel.cache_info().misses == before
+    assert lanes.run._kernel.cache_info().misses == before
 
 
 def test_solve_many_takes_lanes_only_outside_of_programs(x64):
     given = simulated("own")
     X, y = jnp.asarray(given["X"][8:]), jnp.asarray(given["y"][8:])
-    before = lanes.run.kernel.cache_info()
+    before = lanes.run._kernel.cache_info()
     eager = irls.solve_many(X, y, families.Binomial())
-    after = lanes.run.kernel.cache_info()
+    after = lanes.run._kernel.cache_info()
     assert after.hits + after.misses > before.hits + before.misses
     traced = jax.jit(lambda X, y: irls.solve_many(X, y, families.Binomial()))(X, y)
     assert jax.tree.map(lambda leaf: leaf.dtype, eager) == jax.tree.map(lambda leaf: leaf.dtype, traced)
