@@ -117,15 +117,16 @@ def constrained(solution: Solution, gone: np.ndarray) -> np.ndarray:
     """(g, p): where the quadratic approximation of each likelihood has its optimum with the coefficients `gone` at zero."""
     kept_out = gone & ~solution.aliased
     b = np.where(solution.aliased, 0.0, solution.coefficients)
-    C = np.where(solution.aliased[:, :, None] | solution.aliased[:, None, :], 0.0, solution.covariance)
+    unknown = solution.aliased[:, :, None] | solution.aliased[:, None, gone]
+    C = np.where(unknown, 0.0, solution.covariance[:, :, gone])
     unit = np.eye(gone.sum()) * ~kept_out[:, gone][:, None, :]
     pull = np.full((len(b), int(gone.sum())), np.nan)
-    inside = C[:, gone][:, :, gone] + unit
+    inside = C[:, gone] + unit
     sound = np.isfinite(inside).all(axis=(1, 2)) & (inside != 0).any(axis=(1, 2))
     if inside.shape[1] > 1:
         sound[sound] &= np.linalg.cond(inside[sound]) < 1e14
     pull[sound] = np.linalg.solve(inside[sound], np.where(kept_out, b, 0.0)[sound][:, gone, None])[..., 0]
-    moved = b - np.einsum("gpd,gd->gp", C[:, :, gone], pull)
+    moved = b - np.einsum("gpd,gd->gp", C, pull)
     return np.where(gone, 0.0, moved)
 
 
@@ -143,10 +144,15 @@ def _fit(task: Task, start: np.ndarray | None) -> Solution:
 
 
 def _padded(solution: Solution, gone: np.ndarray) -> Solution:
-    """A solution with the columns that were dropped, as aliased ones."""
+    """A solution, which is changed, with the columns that were dropped, as aliased ones."""
     g, width = solution.coefficients.shape
-    kept = np.flatnonzero(~gone) if width < len(gone) else np.arange(len(gone))
     fill: dict[str, Any] = {"coefficients": np.nan, "infinite": 0, "aliased": True, "direction": 0.0}
+    if width == len(gone):
+        for name in PER_COLUMN:
+            getattr(solution, name)[:, gone] = fill[name]
+        solution.covariance[:, gone], solution.covariance[:, :, gone] = np.nan, np.nan
+        return solution
+    kept = np.flatnonzero(~gone)
     spread = {}
     for name in PER_COLUMN:
         values = getattr(solution, name)
