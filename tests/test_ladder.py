@@ -260,3 +260,17 @@ def test_likelihood_ratios_on_the_boundary():
     found = jaxglm.anova(small, large)
     np.testing.assert_allclose(found.statistic[-1], small.deviance - large.deviance, rtol=1e-12)
     assert np.isnan(large.conf_int(method="profile")).all()
+
+
+def test_separated_groups_on_the_boundary():
+    """A dummy of rows without a success diverges; what remains ends on the boundary, as by itself."""
+    rows = np.concatenate([x, np.arange(4.0)])
+    X = np.column_stack([np.ones(12), rows, np.arange(12) >= 8])
+    family = families.Binomial("log")
+    with pytest.warns(StatusWarning, match="separated"):
+        fit = jaxglm.fit(X, np.concatenate([SUCCESSES, np.zeros(4)]), family=family)
+    alone = jaxglm.fit(LINE, SUCCESSES, family=family)
+    assert (fit.status, fit.method) == (Status.SEPARATED, "boundary")
+    assert fit.infinite.tolist() == [0, 0, -1]
+    np.testing.assert_allclose(fit.coefficients[:2], alone.coefficients, rtol=1e-9)
+    np.testing.assert_allclose([fit.deviance, fit.log_likelihood], [alone.deviance, alone.log_likelihood], rtol=1e-9)
