@@ -144,7 +144,8 @@ def scan(
     (['x1', 'feature'], (3, 2))
     """
     weights, kind = split(weights)
-    posed = pose_scan(X, y, features, family, weights, offset, exposure, missing, missing_code, names)
+    beside = {"weights": weights, "offset": offset, "exposure": exposure}
+    posed = pose_scan(X, y, features, family, beside, missing=missing, missing_code=missing_code, names=names)
     return fit_observations(
         posed.observations, family, posed.names, posed.keys, posed.dropped, start=start, penalty=penalty, options=options,
         precision=precision, device=device, kind=kind, bias_reduction=bias_reduction, separated=separated,
@@ -162,10 +163,10 @@ class Scan:
 
 
 def pose_scan(
-    X: Any, y: Any, features: Any, family: str | Family, weights: Any, offset: Any, exposure: Any, missing: str,
-    missing_code: int | None, names: Sequence[str] | None,
+    X: Any, y: Any, features: Any, family: str | Family, beside: dict[str, Any], *, missing: str, missing_code: int | None,
+    names: Sequence[str] | None,
 ) -> Scan:  # fmt: skip
-    """The checked arguments of `scan`."""
+    """The checked arguments of `scan`; beside: weights, offset and exposure."""
     names = _named(_column_names(X, names), np.shape(X)[-1])
     if "feature" in names:
         raise ValueError("a covariate is called 'feature', which is the name of the feature's term; give other names")
@@ -176,7 +177,7 @@ def pose_scan(
     if X.ndim != 2 or own.ndim != 2 or own.shape[0] != X.shape[0]:
         hint = " It looks transposed: pass features.T." if own.ndim == 2 and own.shape[1] == X.shape[0] else ""
         raise ValueError(f"X must be (n, p) and features (n, m) with the same rows, not {X.shape} and {own.shape}.{hint}")
-    rows = _rows(y, weights, offset, exposure)
+    rows = _rows(y, **beside)
     for name, values in rows.items():
         if values.shape != (X.shape[0],):
             raise ValueError(f"{name} must have shape ({X.shape[0]},), one value for each row of X, not {values.shape}")
@@ -239,9 +240,10 @@ def fit_observations(
     else:
         found = (power if model.estimator == "profile_likelihood" else theta).fit(task, progress)
         solution, errors, model = found.solution, found.standard_errors, found.of(model)
+    task = replace(task, family=model)
     if adjust is not None:
         solution = replace(solution, log_likelihood=solution.log_likelihood + adjust)
-    made = finish(solution, model, names, keys, dropped, observations, table, replace(task, family=model), shape_errors=errors)
+    made = finish(solution, model, names, keys, dropped, observations, table=table, task=task, shape_errors=errors)
     return concluded(replace(made, penalized=penalty is not None), kind, stated)
 
 

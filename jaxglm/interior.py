@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxglm.irls.edge import valid_etas
+from jaxglm.links import Interval
 from jaxglm.packing import Stacked
 from jaxglm.task import Task
 
@@ -26,29 +27,31 @@ def inside(task: Task, rows: Stacked, keep: np.ndarray) -> np.ndarray:
         present = rows.weights[part] > 0
         offset = np.zeros(present.sum()) if rows.offset is None else rows.offset[part][present]
         mean = np.average(rows.y[part][present], weights=rows.weights[part][present]) if present.any() else 0.0
-        ends = valid_etas(task.family.of(k), mean)
-        one = _inside(rows.X[part][present][:, keep[k]], offset, *ends)
+        family = task.family.of(k)
+        center = float(family.link(mean))
+        one = _inside(rows.X[part][present][:, keep[k]], offset, valid_etas(family, center), center)
         if one is not None:
             found[k] = 0.0
             found[k, keep[k]] = one
     return found
 
 
-def _inside(X: np.ndarray, offset: np.ndarray, lower: float, upper: float, center: float) -> np.ndarray | None:
-    """Coefficients with lower < X b + offset < upper, None if there are none. center: the eta of the mean response."""
+def _inside(X: np.ndarray, offset: np.ndarray, etas: Interval, center: float) -> np.ndarray | None:
+    """Coefficients with all of X b + offset inside of the valid etas, None if there are none. center: the eta of the mean
+    response."""
     from scipy.optimize import linprog
 
     if not X.size or not np.isfinite(X).all() or not np.isfinite(offset).all():
         return None
     size = np.max(np.abs(X), axis=0)
-    rows, distinct = X / np.where(size > 0, size, 1.0), []
-    for sign, end in ((1.0, lower), (-1.0, upper)):
+    rows, limits = X / np.where(size > 0, size, 1.0), []
+    for sign, end in ((1.0, etas.lower), (-1.0, etas.upper)):
         if np.isfinite(end):
-            unit = abs(center - end) if np.isfinite(center) and center != end else 1.0
-            distinct.append(np.column_stack([-sign * rows, np.full(len(rows), unit), sign * (offset - end)]))
-    if not distinct:
+            unit = abs(center - end) if np.isfinite(center) else 1.0
+            limits.append(np.column_stack([-sign * rows, np.full(len(rows), unit), sign * (offset - end)]))
+    if not limits:
         return None
-    table = np.unique(np.concatenate(distinct), axis=0)
+    table = np.unique(np.concatenate(limits), axis=0)
     p = X.shape[1]
     bounds = [(None, None)] * p + [(0.0, 1.0)]
     result = linprog(np.append(np.zeros(p), -1.0), table[:, : p + 1], table[:, p + 1], bounds=bounds, method="highs")

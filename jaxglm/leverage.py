@@ -127,7 +127,7 @@ def over_limits(one: Callable[..., Any], result: Any, known: Any, which: np.ndar
 
 
 def at_limits(result: Any) -> Task:
-    """The task of a result without those rows."""
+    """The task of a result without the rows that separated fits move to their limits."""
     task, moved = result.task, moved_rows(result)
     if moved is None:
         return task

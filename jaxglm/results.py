@@ -376,9 +376,9 @@ def finish(
     keys: Groups | None,
     dropped: np.ndarray,
     observations: Observations,
+    *,
     table: Table | None = None,
     task: Task | None = None,
-    *,
     shape_errors: np.ndarray | None = None,
 ) -> GLMResults:
     """The result of a call, and its one warning about fits that did not converge."""

@@ -166,7 +166,8 @@ def score_scan(
     model = families.named(family)
     if any(np.ndim(leaf) for leaf in jax.tree.leaves(model)):
         raise ValueError("score tests share one null fit, so the family must have numbers for parameters")
-    posed = pose_scan(X, y, features, family, weights, offset, exposure, missing, missing_code, names)
+    beside = {"weights": weights, "offset": offset, "exposure": exposure}
+    posed = pose_scan(X, y, features, family, beside, missing=missing, missing_code=missing_code, names=names)
     model = one_a_fit(model, posed.observations.g, True)
     task = Task(posed.observations.source(), model, options=options, device=named_device(device))
     null = without_own(task)

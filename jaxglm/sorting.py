@@ -18,7 +18,7 @@ from jaxglm.threads import cores
 
 PIECE = 2**16  # numbers looked at together
 ROWS = 2**18  # rows sorted together
-FEW = 16  # groups, for fewer of which at a time a sort by counting does not pay
+FEW = 2**12  # rows, for fewer of which at a time a sort by counting does not pay
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def sort_within(codes: np.ndarray, g: int, labels: np.ndarray) -> Order:
     out. Sorted piece by piece, so many groups at a time that group and label fit into 16 bits, which are sorted by counting."""
     order = sort_rows(codes, g)
     count = int(labels.max(initial=0)) + 1
-    by_counting = 2**16 // count >= FEW
+    by_counting = 2**16 // count * len(codes) >= FEW * g
     at_once, kind = (2**16 // count, np.uint16) if by_counting else (g, np.int64)
     ends = np.cumsum(order.sizes)
     index = np.empty(int(order.sizes.sum()), np.int64)

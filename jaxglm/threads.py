@@ -36,7 +36,8 @@ def in_threads(work: Callable[[Any], T], items: list[Any], device: Any = None, c
         return
     wide = jax.dtypes.canonicalize_dtype("float64") == "float64"
 
-    chosen = device or default_device()  # contexts of the caller do not reach threads
+    # The caller's own setting, also where it is none, which threads do not see: another would compile programs again.
+    chosen = device or jax.config.jax_default_device  # type: ignore[attr-defined]
 
     def alike(item: Any) -> T:
         with jax.enable_x64(wide), jax.default_device(chosen):

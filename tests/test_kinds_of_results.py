@@ -9,6 +9,7 @@ import jaxglm
 from jaxglm import ElasticNet, Ridge, Weights, families, links
 from jaxglm.errors import UnknownGroupError
 from jaxglm.groups import combine, factorize
+from jaxglm.sorting import sort_within
 
 RNG = np.random.default_rng(12)
 N = 60
@@ -123,6 +124,18 @@ def test_labels_of_small_types_and_keys_of_many_levels():
     assert list(zip(*(key.tolist() for key in made.keys), strict=True)) == rows
     for key, code in zip(made.keys, codes, strict=True):
         np.testing.assert_array_equal(key[made.codes], code)
+
+
+@pytest.mark.parametrize("n_labels", [1, 7, 3000, 10**6])
+@pytest.mark.parametrize("ascending", [True, False], ids=["ascending", "shuffled"])
+def test_rows_sorted_by_group_and_label(n_labels, ascending):
+    rng = np.random.default_rng(n_labels)
+    codes, labels = rng.integers(-1, 40, 5000), rng.integers(0, n_labels, 5000)
+    codes = np.sort(np.maximum(codes, 0)) if ascending else codes
+    found = sort_within(codes, 41, labels)
+    wanted = np.lexsort((np.arange(5000), labels, codes))
+    np.testing.assert_array_equal(found.index, wanted[codes[wanted] >= 0])
+    np.testing.assert_array_equal(found.sizes, np.bincount(codes[codes >= 0], minlength=41))
 
 
 def test_no_groups_at_all():

@@ -186,6 +186,20 @@ def test_a_start_inside_where_no_ready_one_is(monkeypatch):
         assert (jaxglm.fit(X, Y, family=family).status == Status.STEP_FAILED).any()
 
 
+def test_a_start_inside_under_the_inverse_link():
+    """An infinite mean has eta = 0, which bounds the valid ones too."""
+    rng = np.random.default_rng(4)
+    X = np.array([[1.0, 0.0]] * 30 + [[-1.0, 1.1]] * 6 + [[1.0, -0.9]])
+    X = np.stack([X * rng.uniform(0.95, 1.05, (37, 1)) for _ in range(4)])
+    Y = np.concatenate([rng.gamma(5.0, 0.2, (4, 30)), rng.gamma(5.0, 0.02, (4, 6)), np.full((4, 1), 2.0)], axis=1)
+    fit = jaxglm.fit(X, Y, family=families.Gamma())
+    assert (fit.status == Status.CONVERGED).all()
+    for k in range(len(X)):
+        eta = X[k] @ fit.coefficients[k]
+        assert (eta > 0).all()
+        assert np.max(np.abs(X[k].T @ (1 / eta - Y[k])) * fit.standard_errors[k] / fit.dispersion[k]) < 1e-6
+
+
 def test_where_no_mean_is_valid_nothing_is_found():
     with pytest.warns(StatusWarning):
         fit = jaxglm.fit(np.array([[1.0], [-1.0], [2.0]]), [1.0, 2.0, 1.0], family=families.Poisson("identity"))

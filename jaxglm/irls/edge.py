@@ -39,15 +39,12 @@ def has_edge(family: Family) -> bool:
     return not _means(family).covers(REAL)
 
 
-def valid_etas(family: Family, mean_response: float) -> tuple[float, float, float]:
-    """The interval of valid etas, its ends infinite where there are none, and the eta of the mean response."""
-    means, link = _means(family), family.link
-    etas = [float(link(jnp.asarray(bound, float))) for bound in (means.lower, means.upper)]
-    etas = [eta if math.isfinite(bound) else math.nan for eta, bound in zip(etas, (means.lower, means.upper), strict=True)]
-    center = float(link(jnp.asarray(mean_response, float)))
-    lower = max((eta for eta in etas if eta < center), default=-math.inf)
-    upper = min((eta for eta in etas if eta > center), default=math.inf)
-    return lower, upper, center
+def valid_etas(family: Family, center: float) -> Interval:
+    """The interval of valid etas around one of them. An infinite mean may have a finite eta too: 0 under the inverse link."""
+    means = _means(family)
+    ends = [float(family.link(jnp.asarray(bound, float))) for bound in (means.lower, means.upper)]
+    lower = max((end for end in ends if end < center), default=-math.inf)
+    return Interval(lower, min((end for end in ends if end > center), default=math.inf))
 
 
 def edge_of(family: Family, y: Array, mean_response: Array) -> Edge:
