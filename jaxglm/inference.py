@@ -105,8 +105,8 @@ class Inference(Diagnosed, Pictured):
 
         terms: names of terms of the formula, or of columns of an array; or a mapping from names to sets of columns; by default
         all terms that stand in no other, but the intercept. test: "lr", "f", "score" or "wald"; by default "f" where the
-        dispersion is estimated, else "lr". As R's `drop1`, but see `jaxglm.comparisons` on its dispersions. Raises ValueError
-        for unknown terms, for penalized fits, and for results without rows.
+        dispersion is estimated, else "lr", and "wald" with sampling weights. As R's `drop1`, but see `jaxglm.comparisons` on
+        its dispersions. Raises ValueError for unknown terms, for penalized fits, and for results without rows.
         """
         return comparisons.drop1(self, terms, test)
 

@@ -27,7 +27,11 @@ CANCELLED = 1e-10  # a sum this small beside its terms is zero
 
 def infinite_eta(X: np.ndarray, direction: np.ndarray) -> np.ndarray:
     """-1, 0 or 1 for each row: where the direction (..., p) takes its eta. X: (..., p)."""
-    change, size = _dot(X, direction), _dot(np.abs(X), np.abs(direction))
+    return _way(_dot(X, direction), _dot(np.abs(X), np.abs(direction)))
+
+
+def _way(change: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """The sign of sums, zero where they are nothing but rounding of terms of this size."""
     return np.where(np.abs(change) > CANCELLED * size, np.sign(change), 0.0)
 
 
@@ -68,7 +72,7 @@ def put_limits(
     known = 0.0 if rows.offset is None else np.where(present, rows.offset, 0.0)
     eta = known + by_pieces(lambda i: _dot(rows.X[i], base[owner[i]]), len(owner))
     change = by_pieces(lambda i: _dot(rows.X[i], direction[owner[i]]), len(owner))
-    way = by_pieces(lambda i: infinite_eta(rows.X[i], direction[owner[i]]), len(owner))
+    way = _way(change, by_pieces(lambda i: _dot(np.abs(rows.X[i]), np.abs(direction[owner[i]])), len(owner)))
     push = _push(rows, eta, way, change, np.where(diverging, direction, 0.0), base)
 
     failed = found.status[groups] == Status.STEP_FAILED

@@ -179,3 +179,10 @@ def test_small_systems(p):
     np.testing.assert_allclose(decrements, one[2], rtol=1e-13)
     assert without.aliased.tolist() == [True] + [False] * p
     np.testing.assert_allclose(without.smallest_pivot, one[0].smallest_pivot, rtol=1e-13)
+
+
+def test_the_score_at_start_values(x64):
+    """R's start for counts is mu = y + 0.1, which leaves X'(y - mu) = -0.1 X'1."""
+    X = np.column_stack([np.ones(6), np.arange(6.0)])
+    first = irls.step(X, np.array([0.0, 1, 1, 4, 2, 7]), families.Poisson())
+    np.testing.assert_allclose(first.score, -0.1 * X.sum(axis=0), rtol=1e-6)
