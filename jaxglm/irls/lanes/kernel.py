@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxglm.irls.lanes.code import DTYPES, KINDS, LLVM_TYPES, Code, Number, constant
+from jaxglm.irls.lanes.code import KINDS, LLVM_TYPES, Code, Number, constant
 from jaxglm.irls.lanes.entries import of_one
+from jaxglm.irls.lanes.lookup import Lookup
 from jaxglm.irls.lanes.program import Shape, given_shapes, traced_prepare, traced_solve
 from jaxglm.irls.lanes.translate import LLVM_OF, Memory, Translator
 
@@ -150,6 +152,7 @@ class _Run:
         self.shape, self.layout, self.code = shape, layout, Code(layout.lanes)
         self.kind = KINDS[np.dtype(shape.dtype)]
         self.slot: dict[str, Number] = {}
+        self.look = Lookup(self.code, shape, self.slot)
 
     def write(self) -> None:
         code = self.code
@@ -157,18 +160,18 @@ class _Run:
             pointer = code.write("ptr", True, f"getelementptr i64, ptr %table, i64 {index}")
             self.slot[name] = code.write("i64", True, f"load i64, ptr {pointer.text}, align 8")
         size = 8 * self.layout.lanes
-        parameters = self.pointer(self.slot["scratch"])
+        parameters = self.look.pointer(self.slot["scratch"])
         after = code.binary("add", self.slot["scratch"], constant(size * self.layout.parameters, "i64"))
-        results = self.pointer(after)
-        rows = self.pointer(code.binary("add", after, constant(size * self.layout.results, "i64")))
-        shared = self.pointer(self.slot["shared"])
+        results = self.look.pointer(after)
+        rows = self.look.pointer(code.binary("add", after, constant(size * self.layout.results, "i64")))
+        shared = self.look.pointer(self.slot["shared"])
         for block in self.loop("blocks", Number("%begin", "i64", True), Number("%end", "i64", True)):
             first = code.binary("mul", block, constant(self.layout.lanes, "i64"))
-            listed = self.at(self.slot["blocks"], first)
+            listed = self.look.at(self.slot["blocks"], first)
             groups = code.write("i64", False, f"load {code.type_of('i64', False)}, ptr {listed.text}, align 8")
             used = code.binary("icmp sge", groups, constant(0, "i64"), "bool")
             groups = code.select(used, groups, constant(0, "i64"))
-            count = code.write("i64", True, f"load i64, ptr {self.at(self.slot['counts'], block).text}, align 8")
+            count = code.write("i64", True, f"load i64, ptr {self.look.at(self.slot['counts'], block).text}, align 8")
             self.load_parameters(groups, used, parameters.text)
             self.load_rows(groups, used, count, parameters.text, rows.text)
             chunks = code.convert("trunc", count, "i32")
@@ -200,26 +203,6 @@ class _Run:
         code.scopes.pop()
         code.label(done)
 
-    def pointer(self, address: Number) -> Number:
-        return self.code.write("ptr", True, f"inttoptr i64 {address.text} to ptr")
-
-    def at(self, address: Number, index: Number) -> Number:
-        """A pointer to a number of 64 bits."""
-        offset = self.code.binary("mul", index, constant(8, "i64"))
-        return self.pointer(self.code.binary("add", address, offset))
-
-    def gather(self, addresses: Number, kind: str, inside: Number) -> Number:
-        """One number a lane, from addresses; nothing where a lane is not `inside`."""
-        code, lanes = self.code, self.layout.lanes
-        scalar = LLVM_TYPES[kind]
-        suffix = {"double": "f64", "float": "f32"}.get(scalar, scalar)
-        name = f"@llvm.masked.gather.v{lanes}{suffix}.v{lanes}p0"
-        values, pointers, flags = f"<{lanes} x {scalar}>", f"<{lanes} x ptr>", f"<{lanes} x i1>"
-        code.declared[name] = f"declare {values} {name}({pointers}, i32 immarg, {flags}, {values})"
-        where = code.write("ptr", False, f"inttoptr <{lanes} x i64> {code.wide(addresses)} to {pointers}")
-        call = f"call {values} {name}({pointers} {where.text}, i32 {DTYPES[kind].itemsize}, {flags} "
-        return code.write(kind, False, f"{call}{code.wide(inside)}, {values} zeroinitializer)")
-
     def load_parameters(self, groups: Number, used: Number, address: str) -> None:
         """The family's parameters of a block's groups, and what is given of them."""
         code, place = self.code, 0
@@ -229,14 +212,10 @@ class _Run:
             base = code.binary("add", of_group, self.slot[f"{name}.address"])
             for j in range(width):
                 more = code.binary("mul", self.slot[f"{name}.column"], constant(j, "i64"))
-                number = self.gather(code.binary("add", base, more), "f64", used)
+                number = self.look.gather(code.binary("add", base, more), "f64", used)
                 number = code.select(used, number, constant(1.0, "f64"))
-                self.keep(self.arithmetic(number), address, place)
+                self.keep(self.look.arithmetic(number), address, place)
                 place += 1
-
-    def arithmetic(self, number: Number) -> Number:
-        """A number in the type of the arithmetic."""
-        return Translator(self.code)._convert(number, self.kind)
 
     def keep(self, number: Number, address: str, place: int) -> None:
         """Store one number a lane at a place."""
@@ -247,37 +226,45 @@ class _Run:
     def load_rows(self, groups: Number, used: Number, count: Number, parameters: str, address: str) -> None:
         """Rows of a block's groups, made ready."""
         code, shape, chunk = self.code, self.shape, self.shape.chunk
-        sizes = self.by_group("sizes", groups, used)
-        starts = self.by_group("starts", groups, used)
+        sizes = self.look.by_group("sizes", groups, used)
+        starts = self.look.by_group("starts", groups, used)
         translator, jaxpr = Translator(code), traced_prepare(shape)
         family = [of_one(_load(code, parameters, j, self.kind)) for j in range(shape.family.num_leaves)]
         end = code.binary("mul", count, constant(chunk, "i64"))
         if shape.careful:
             family.append(self.find_scale(groups, sizes, starts, end, parameters))
-        for index in self.loop("rows", constant(0, "i64"), end):
-            arguments = [*family, *self.row(groups, *self.place(index, sizes, starts))]
-            results = translator.run(jaxpr, arguments)
-            numbers = [number for array in results for number in array.reshape(-1)]
-            if chunk == 1:
-                begin = code.binary("mul", index, constant(self.layout.chunk * code.lanes, "i64"))
-            else:
-                whole = code.binary("sdiv", index, constant(chunk, "i64"))
-                within = code.binary("sub", index, code.binary("mul", whole, constant(chunk, "i64")))
-                begin = code.binary("mul", whole, constant(self.layout.chunk * code.lanes, "i64"))
-                begin = code.binary("add", begin, code.binary("mul", within, constant(code.lanes, "i64")))
-            here = code.write("ptr", True, f"getelementptr {LLVM_TYPES[self.kind]}, ptr {address}, i64 {begin.text}")
-            for place, number in enumerate(numbers):
-                self.keep(number, here.text, place * chunk)
+        ranges = [
+            ("rows", constant(0, "i64"), end, lambda index: self.look.row(groups, *self.look.place(index, sizes, starts)))
+        ]
+        if not shape.ordered:
+            begins, whole = self.look.begins(groups, starts), self.least(sizes)
+            ranges = [("whole", ranges[0][1], whole, partial(self.look.whole_row, begins)), ("rows", whole, *ranges[0][2:])]
+        for name, first, last, row in ranges:
+            for index in self.loop(name, first, last):
+                results = translator.run(jaxpr, [*family, *row(index)])
+                numbers = [number for array in results for number in array.reshape(-1)]
+                here = self.of_row(index, address)
+                for place, number in enumerate(numbers):
+                    self.keep(number, here, place * chunk)
 
-    def place(self, index: Number, sizes: Number, starts: Number) -> tuple[Number, Number]:
-        """The number of each lane's row, and whether the lane has it."""
-        code = self.code
-        inside = code.binary("icmp slt", code.spread(index), sizes, "bool")
-        row = code.binary("add", code.spread(index), starts)
-        if self.shape.ordered:
-            offset = code.binary("mul", row, constant(8, "i64"))
-            row = self.gather(code.binary("add", self.slot["order"], offset), "i64", inside)
-        return row, inside
+    def of_row(self, index: Number, address: str) -> str:
+        """Where a row has its place among those that are ready."""
+        code, chunk = self.code, self.shape.chunk
+        if chunk == 1:
+            begin = code.binary("mul", index, constant(self.layout.chunk * code.lanes, "i64"))
+        else:
+            whole = code.binary("sdiv", index, constant(chunk, "i64"))
+            within = code.binary("sub", index, code.binary("mul", whole, constant(chunk, "i64")))
+            begin = code.binary("mul", whole, constant(self.layout.chunk * code.lanes, "i64"))
+            begin = code.binary("add", begin, code.binary("mul", within, constant(code.lanes, "i64")))
+        return code.write("ptr", True, f"getelementptr {LLVM_TYPES[self.kind]}, ptr {address}, i64 {begin.text}").text
+
+    def least(self, numbers: Number) -> Number:
+        """The smallest of a block's whole numbers."""
+        code, vector = self.code, self.code.type_of("i64", False)
+        name = f"@llvm.vector.reduce.smin.v{code.lanes}i64"
+        code.declared[name] = f"declare i64 {name}({vector})"
+        return code.write("i64", True, f"call i64 {name}({vector} {numbers.text})")
 
     def find_scale(self, groups: Number, sizes: Number, starts: Number, end: Number, parameters: str) -> np.ndarray:
         """Powers of two next to the largest absolute value of each column, of rows that are there and finite. They stand with
@@ -287,10 +274,9 @@ class _Run:
         for j in columns:
             self.keep(constant(0.0, self.kind), parameters, first + j)
         for index in self.loop("reach", constant(0, "i64"), end):
-            row, inside = self.place(index, sizes, starts)
-            x, weights = self.row(groups, row, inside)[:: 2 if self.shape.loaded else 1][:2]
+            x, weights = self.look.row(groups, *self.look.place(index, sizes, starts))[:: 2 if self.shape.loaded else 1][:2]
             there = code.binary("fcmp une", weights.item(), constant(0.0, self.kind), "bool")
-            size = [code.call("fabs", [self.arithmetic(number)]) for number in x]
+            size = [code.call("fabs", [self.look.arithmetic(number)]) for number in x]
             for number in size:
                 there = code.binary("and", there, code.binary("fcmp olt", number, constant(np.inf, self.kind), "bool"))
             for j in columns:
@@ -323,41 +309,11 @@ class _Run:
         more = code.binary("add", exponent, constant(1, "i64"))
         return code.convert("bitcast", code.binary("shl", more, constant(52, "i64")), "f64")
 
-    def by_group(self, name: str, groups: Number, used: Number) -> Number:
-        offset = self.code.binary("mul", groups, constant(8, "i64"))
-        return self.gather(self.code.binary("add", self.slot[name], offset), "i64", used)
-
-    def row(self, groups: Number, row: Number, inside: Number) -> list[np.ndarray]:
-        """What one row of every lane holds, in the order of `program.prepare`."""
-        code, shape = self.code, self.shape
-        out: list[np.ndarray] = []
-        if shape.loaded:
-            columns = np.empty(shape.loaded, object)
-            base = self.base("X", groups, row)
-            kind = KINDS[np.dtype(shape.own or shape.X)]
-            for j in range(shape.loaded):
-                more = code.binary("mul", self.slot["X.column"], constant(j, "i64"))
-                bit = code.binary("and", self.slot["gone"], constant(1 << j, "i64"))
-                there = code.binary("and", inside, code.binary("icmp eq", bit, constant(0, "i64"), "bool"))
-                number = self.gather(code.binary("add", base, more), kind, there)
-                columns[j] = number if shape.own else self.arithmetic(number)
-            out.append(columns)
-        for role, given in (("y", shape.y), ("weights", shape.weights), ("offset", shape.offset), ("mark", shape.mark)):
-            if given is not None:
-                number = self.gather(self.base(role, groups, row), KINDS[np.dtype(given)], inside)
-                out.append(of_one(self.arithmetic(number)))
-        return out
-
-    def base(self, role: str, groups: Number, row: Number) -> Number:
-        code = self.code
-        of_group = code.binary("add", code.binary("mul", groups, self.slot[f"{role}.group"]), self.slot[f"{role}.address"])
-        return code.binary("add", of_group, code.binary("mul", row, self.slot[f"{role}.row"]))
-
     def put_away(self, first: Number, results: str) -> None:
         """The results of a block, each where its group has its place."""
         code, lanes = self.code, self.layout.lanes
         for lane in self.loop("lanes", constant(0, "i64"), constant(lanes, "i64")):
-            place = self.at(self.slot["blocks"], code.binary("add", first, lane))
+            place = self.look.at(self.slot["blocks"], code.binary("add", first, lane))
             group = code.write("i64", True, f"load i64, ptr {place.text}, align 8")
             there, skip = f"there{code.count}", f"skip{code.count}"
             code.branch(code.binary("icmp sge", group, constant(0, "i64"), "bool"), there, skip)
@@ -374,7 +330,7 @@ class _Run:
         """One array of one lane; returns where the next begins."""
         code, size, each = self.code, leaf.size, leaf.dtype.itemsize
         begin = code.binary("mul", group, constant(size * each, "i64"))
-        target = self.pointer(code.binary("add", self.slot[name], begin))
+        target = self.look.pointer(code.binary("add", self.slot[name], begin))
         for j in range(size):
             source = code.write("ptr", True, f"getelementptr i64, ptr {results}, i64 {(at + j) * code.lanes}")
             source = code.write("ptr", True, f"getelementptr i64, ptr {source.text}, i64 {lane.text}")

@@ -52,6 +52,7 @@ class Shape:
     code: int | None
     drop: bool
     ordered: bool
+    adjacent: bool
     family: Any
     penalty: bool
     start: bool

@@ -101,12 +101,13 @@ def shape_of(job: Job) -> Shape:
         shared=rows.shared,
         X=str(kind(rows.X)),
         y=str(kind(rows.y)),
-        weights=str(kind(_weights(rows))),
+        weights=kind(rows.weights) or "float64",
         offset=kind(rows.offset),
         own=kind(rows.own),
         code=rows.code,
         drop=rows.drop,
         ordered=rows.order is not None,
+        adjacent=_adjacent(rows),
         family=jax.tree.structure(job.family),
         penalty=job.penalty is not None,
         start=job.start is not None,
@@ -212,7 +213,7 @@ def _table(job: Job, made: Kernel, found: Any) -> tuple[dict[str, int], list[np.
         X = _readable(rows.X)
         put("X", X, group=X.strides[0] if X.ndim == 3 else 0, row=X.strides[-2], column=X.strides[-1])
         table["gone"] = 0 if rows.gone is None else sum(1 << int(j) for j in np.flatnonzero(rows.gone))
-    for name, values in (("y", rows.y), ("weights", _weights(rows)), ("offset", rows.offset), ("mark", rows.mark)):
+    for name, values in (("y", rows.y), ("weights", rows.weights), ("offset", rows.offset), ("mark", rows.mark)):
         if values is not None:
             values = _readable(values)
             put(name, values, group=values.strides[0] if values.ndim == 2 else 0, row=values.strides[-1])
@@ -232,9 +233,10 @@ def _table(job: Job, made: Kernel, found: Any) -> tuple[dict[str, int], list[np.
     return table, kept
 
 
-def _weights(rows: Rows) -> np.ndarray:
-    """Prior weights; where there are none, the same 1 for all rows, so that one kernel does with weights and without."""
-    return np.broadcast_to(1.0, rows.y.shape) if rows.weights is None else rows.weights
+def _adjacent(rows: Rows) -> bool:
+    """Whether the columns of a row lie next to each other, which is worth a kernel of its own."""
+    X = _readable(rows.X)
+    return not rows.shared and rows.order is None and rows.p > 1 and X.strides[-1] == X.itemsize
 
 
 def _readable(values: np.ndarray) -> np.ndarray:

@@ -23,11 +23,12 @@ import numpy as np
 from jaxglm.irls.lanes.code import DTYPES, KINDS, Code, Number, constant
 from jaxglm.irls.lanes.entries import STRUCTURAL, Untranslatable, constants, elementwise, of_one, shaped
 from jaxglm.irls.lanes.functions import REWRITES, jaxpr_of
+from jaxglm.irls.lanes.sums import Sums
 
 UNROLLED = 64  # turns of a loop that are written out
 LLVM_OF = {"f64": "double", "f32": "float"}
 ALIGNED = {"f64": 8, "f32": 4}
-FLOATING = {"add": "fadd contract", "sub": "fsub contract", "mul": "fmul contract", "div": "fdiv"}
+FLOATING = {"add": "fadd contract", "sub": "fsub contract", "div": "fdiv"}
 FLOATING |= {"add_any": "fadd contract"}
 INTEGER = {
     "add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor", "shift_left": "shl",
@@ -64,7 +65,7 @@ class Translator:
     def __init__(self, code: Code) -> None:
         self.code = code
         self.functions: dict[Any, Any] = {}
-        self.sums: dict[str, Sequence[Number]] = {}  # the terms of what is a sum
+        self.sums = Sums(code)
 
     def run(self, closed: Any, arguments: Sequence[Any]) -> list[np.ndarray]:
         """Write a closed jaxpr; arguments and results are arrays of `Number`s, arguments also `Memory`."""
@@ -140,8 +141,10 @@ class Translator:
         code, first = self.code, numbers[0]
         floating = first.kind in ("f64", "f32")
         table = FLOATING if floating else INTEGER
-        if name == "add" and floating and numbers[1].text in self.sums:
-            return self._sum(self.sums[numbers[1].text], first)
+        if name == "add" and floating and numbers[1].text in self.sums.terms:
+            return self.sums.sum(self.sums.terms[numbers[1].text], first)
+        if name == "mul" and floating:
+            return self.sums.product(numbers[0], numbers[1])
         if name in table:
             return code.binary(table[name], numbers[0], numbers[1])
         if name in COMPARISONS:
@@ -230,22 +233,10 @@ class Translator:
         kind = flat.flat[0].kind
         parts = [part if isinstance(part, np.ndarray) else of_one(part) for part in flat]
         if operation == "add" and kind in ("f64", "f32"):
-            return elementwise(lambda *terms: self._sum(terms), *parts)
+            return elementwise(lambda *terms: self.sums.sum(terms), *parts)
         return functools.reduce(
             lambda total, part: elementwise(lambda a, b: self.number(operation, {}, [a, b], kind), total, part), parts
         )
-
-    def _sum(self, terms: Sequence[Number], before: Number | None = None) -> Number:
-        """A sum, begun with what is there before. A sum of sums is one sum, so that each term that is a product is added by
-        the instruction that multiplies."""
-        total = before
-        for term in terms:
-            total = term if total is None else self.code.binary("fadd contract", total, term)
-        if total is None:
-            raise Untranslatable("a sum of nothing")
-        if before is None and len(terms) > 1:
-            self.sums[total.text] = terms
-        return total
 
     def _dot_general(self, parameters: dict[str, Any], kind: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         (contract_a, contract_b), (batch_a, batch_b) = parameters["dimension_numbers"]
@@ -264,7 +255,7 @@ class Translator:
         return out.reshape(shape)
 
     def _dot(self, a: Any, b: Any) -> Number:
-        return self._sum([self.code.binary("fmul contract", x, y) for x, y in zip(a, b, strict=True)])
+        return self.sums.sum([self.sums.product(x, y) for x, y in zip(a, b, strict=True)])
 
     def _load(self, memory: Memory, starts: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndarray:
         """What is at one place of the leading axis."""
@@ -282,7 +273,7 @@ class Translator:
             at = code.binary("add", begin, constant(offset, "i64"))
             pointer = code.write("ptr", True, f"getelementptr {scalar}, ptr {memory.address}, i64 {at.text}")
             load = f"load {code.type_of(memory.kind, memory.uniform)}, ptr {pointer.text}, align {ALIGNED[memory.kind]}"
-            out[index] = code.write(memory.kind, memory.uniform, load)
+            out[index] = self.sums.loaded(code.write(memory.kind, memory.uniform, load), load)
         return out.reshape(1, *memory.shape)
 
     def _while(self, parameters: dict[str, Any], operands: list[Any]) -> list[np.ndarray]:
@@ -301,14 +292,15 @@ class Translator:
                 return state
             state = self.run(parameters["body_jaxpr"], [*of_body, *state])
         while True:
-            saved = (len(code.lines), code.count, code.block, dict(code.scopes[-1]), dict(self.sums))
+            saved = (len(code.lines), code.count, code.block, dict(code.scopes[-1]), self.sums.saved())
             found, again = self._loop(parameters, of_cond, of_body, begin, carried, uniform)
             if again is None:
                 return found
             uniform = again
             del code.lines[saved[0] :]
             code.count, code.block = saved[1:3]
-            code.scopes[-1], self.sums = saved[3:]
+            code.scopes[-1] = saved[3]
+            self.sums.restore(saved[4])
 
     def _loop(
         self, parameters: dict[str, Any], of_cond: list[Any], of_body: list[Any], begin: list[Any], carried: list[Number],
