@@ -24,8 +24,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.lax import index_in_dim, slice_in_dim
 
-from jaxglm.designs import HIGHEST
+from jaxglm.designs import HIGHEST, from_pairs
 
 LARGEST = 12  # columns of a system that is solved with its rows written out
 PANEL, PANELS = 16, 8  # rows of a triangular factor that are made together, and how many times at most
@@ -145,23 +146,22 @@ def _eliminate_panel(rows: Array, tolerance: float | None) -> tuple[Array, Array
 
 
 def stack(upper: Array, rows: Array) -> Array:
-    """The triangular factor (k, k) of `upper` (k, k) on top of more `rows` (m, k), by Householder reflections."""
-    k = upper.shape[0]
-    below = jnp.arange(k + rows.shape[0])
+    """The triangular factor (k, k) of `upper` (k, k), which is triangular, on top of more `rows` (m, k), by Householder
+    reflections, each of one row of `upper` and the rows below."""
 
-    def reflect(j: Array, matrix: Array) -> Array:
-        column = jnp.where(below >= j, matrix[:, j], 0.0)
-        largest = jnp.max(jnp.abs(column))
-        some = largest > jnp.finfo(matrix.dtype).tiny  # of what rounding leaves of a dependent column, little can remain
-        column = jnp.where(some, column, 0.0) / jnp.where(some, largest, 1.0)
-        length = jnp.sqrt(jnp.sum(column**2))
-        head = column[j]
-        normal = column + jnp.where(below == j, jnp.where(head < 0, -length, length), 0.0)
+    def reflect(j: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        upper, rows = state
+        first, below = upper[j], rows[:, j]
+        largest = jnp.maximum(jnp.abs(first[j]), jnp.max(jnp.abs(below)))
+        some = largest > jnp.finfo(rows.dtype).tiny  # of what rounding leaves of a dependent column, little can remain
+        head, tail = (jnp.where(some, part, 0.0) / jnp.where(some, largest, 1.0) for part in (first[j], below))
+        length = jnp.sqrt(head**2 + jnp.sum(tail**2))
+        normal = head + jnp.where(head < 0, -length, length)
         square = length * (length + jnp.abs(head))
-        across = jnp.matmul(normal, matrix, precision=HIGHEST)
-        return matrix - normal[:, None] * (across / jnp.where(square > 0, square, 1.0))
+        across = (normal * first + jnp.matmul(tail, rows, precision=HIGHEST)) / jnp.where(square > 0, square, 1.0)
+        return upper.at[j].set(first - normal * across), rows - tail[:, None] * across
 
-    return jnp.triu(jax.lax.fori_loop(0, k, reflect, jnp.concatenate([upper, rows]))[:k])
+    return jnp.triu(jax.lax.fori_loop(0, len(upper), reflect, (upper, rows))[0])
 
 
 def orthogonal(upper: Array, k: int, keep: Array, tolerance: float) -> tuple[Factor, Array]:
@@ -204,17 +204,17 @@ def orthogonal(upper: Array, k: int, keep: Array, tolerance: float) -> tuple[Fac
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Small:
-    """A small factored information matrix, with what `Factor` tells of one. roots: (p, p), R with (X'WX)^-1 = R'R, on the
+    """A small factored information matrix, with what `Factor` tells of one. upper: (p, p), triangular, X'WX = U'U on the
     columns that are not aliased."""
 
-    roots: Array
+    upper: Array
     aliased: Array
     lengths: Array
     smallest_pivot: Array
 
     def inverse(self) -> Array:
         """(X'WX)^-1."""
-        return jnp.matmul(self.roots.T, self.roots, precision=HIGHEST)
+        return from_pairs(_invert(self.upper), len(self.upper))
 
 
 def small_solve(information: Array, b: Array, keep: Array) -> tuple[Small, Array, Array]:
@@ -225,8 +225,8 @@ def small_solve(information: Array, b: Array, keep: Array) -> tuple[Small, Array
     several times faster than a library call for each of them. Not differentiable in reverse mode.
     """
     unit = jnp.where(keep, jnp.zeros((), information.dtype), 1.0)
-    increments, decrements, roots, lengths, pivot = _eliminate(information + jnp.diag(unit), b)
-    return Small(roots, ~keep, lengths, pivot), increments, decrements
+    increments, decrements, upper, lengths, pivot = _eliminate(information + jnp.diag(unit), b)
+    return Small(upper, ~keep, lengths, pivot), increments, decrements
 
 
 def _innermost(written: Callable[..., Any]) -> Callable[..., Any]:
@@ -247,28 +247,50 @@ def _innermost(written: Callable[..., Any]) -> Callable[..., Any]:
 
 @_innermost
 def _eliminate(information: Array, b: Array) -> tuple[Array, ...]:
-    """Cholesky's elimination of [X'WX | b | I], scaled to a unit diagonal, row by row: U, U'^-1 b and U'^-1, whose rows are
-    the roots of the inverse. information: (p, p); b: (p, k); both perhaps with more axes."""
+    """Cholesky's elimination of [X'WX | b], scaled to a unit diagonal, row by row, and back: the solution, its squared length
+    in the norm of X'WX, U, and the lengths and the least pivot of `Small`. information: (p, p); b: (p, k); both perhaps with
+    more axes. Of a symmetric or triangular matrix only what is above the diagonal is worked on."""
     p = len(information)
     diagonal = jnp.stack([information[i, i] for i in range(p)])
     scale = jax.lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1.0))
-    scaled = information * scale[:, None] * scale
-    unit = jnp.eye(p, dtype=information.dtype).reshape(p, p, *(1,) * (information.ndim - 2))
+    lengths = 1.0 / scale
     upper: list[Array] = []
-    roots: list[Array] = []
     whitened: list[Array] = []
+    inverses: list[Array] = []
     pivots: list[Array] = []
     for i in range(p):
-        row, root, white = scaled[i], jnp.broadcast_to(unit[i], scaled[i].shape), b[i] * scale[i]
+        row, white = information[i, i:] * (scale[i] * scale[i:]), b[i] * scale[i]
         for j in range(i):
-            by = upper[j][i]
-            row, root, white = row - by * upper[j], root - by * roots[j], white - by * whitened[j]
-        inverse = 1.0 / jnp.sqrt(row[i])
-        pivots.append(row[i])
+            above = slice_in_dim(upper[j], i - j, None)
+            by = index_in_dim(above, 0, keepdims=False)
+            row, white = row - by * above, white - by * whitened[j]
+        inverse = 1.0 / jnp.sqrt(row[0])
+        pivots.append(row[0])
         upper.append(row * inverse)
-        roots.append(root * inverse)
         whitened.append(white * inverse)
-    solution = functools.reduce(jnp.add, [roots[i][:, None] * whitened[i] for i in range(p)]) * scale[:, None]
+        inverses.append(inverse)
     decrements = functools.reduce(jnp.add, [white * white for white in whitened])
-    inverse_roots = jnp.stack(roots) * scale
-    return solution, decrements, inverse_roots, 1.0 / scale, functools.reduce(jnp.minimum, pivots)
+    solved = list(whitened)
+    for i in reversed(range(p)):
+        solved[i] = solved[i] * inverses[i]
+        for j in range(i):
+            solved[j] = solved[j] - index_in_dim(upper[j], i - j, keepdims=False) * solved[i]
+    whole = [jnp.pad(row * lengths[i:], [(i, 0)] + [(0, 0)] * (row.ndim - 1)) for i, row in enumerate(upper)]
+    solution = jnp.stack(solved) * scale[:, None]
+    return solution, decrements, jnp.stack(whole), lengths, functools.reduce(jnp.minimum, pivots)
+
+
+@_innermost
+def _invert(upper: Array) -> Array:
+    """The lower triangle of (U'U)^-1, row by row, (p (p + 1) / 2,). upper: (p, p), perhaps with more axes."""
+    p = len(upper)
+    inverses, rows = [1.0 / upper[i, i] for i in range(p)], [upper[i, i + 1 :] for i in range(p)]
+    columns = []  # of U'^-1, from the diagonal on
+    for c in range(p):
+        column, left = [inverses[c]], -rows[c] * inverses[c]
+        for i in range(c + 1, p):
+            column.append(index_in_dim(left, 0, keepdims=False) * inverses[i])
+            left = slice_in_dim(left, 1, None) - rows[i] * column[-1]
+        columns.append(jnp.stack(column))
+    pairs = [(columns[i], slice_in_dim(columns[j], i - j, None)) for i in range(p) for j in range(i + 1)]
+    return jnp.stack([jnp.sum(a * b, axis=0) for a, b in pairs])

@@ -235,7 +235,7 @@ def _solved(counts: Counts, gram: Array, right: Array) -> tuple[Small | Factor, 
 def _log_determinant(factor: Small | Factor) -> Array:
     """Of the information matrix on its independent columns."""
     if isinstance(factor, Small):
-        return -2.0 * jnp.sum(jnp.where(factor.aliased, 0.0, jnp.log(jnp.diagonal(factor.roots))))
+        return 2.0 * jnp.sum(jnp.where(factor.aliased, 0.0, jnp.log(jnp.diagonal(factor.upper))))
     return 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor.upper)) + jnp.log(factor.lengths))
 
 

@@ -117,31 +117,42 @@ def _whole(gram: _Gram, p: int) -> _Gram:
     return gram if gram.information.ndim == 2 else replace(gram, information=from_pairs(gram.information, p))
 
 
-def _penalized(gram: _Gram, penalty: Array | None, origins: Array | None) -> _Gram:
-    if penalty is None:
-        return gram
-    scores = gram.scores if origins is None else gram.scores - pulled(penalty, origins)
-    return _Gram(gram.information + as_matrix(penalty), scores)
+def _pulled(scores: Array, penalty: Array | None, origins: Array | None) -> Array:
+    return scores if penalty is None or origins is None else scores - pulled(penalty, origins)
 
 
 def _solved(factor: Factor, whitened: Array) -> Solved:
     return Solved(factor, factor.unwhiten(whitened), jnp.sum(whitened**2, axis=0))
 
 
-@jax.jit
 def _solve_gram(gram: _Gram, penalty: Array | None, origins: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
-    gram = _penalized(_whole(gram, len(keep)), penalty, origins)
-    unit = jnp.eye(keep.shape[0], dtype=gram.information.dtype)
-    factor = replace(cholesky(jnp.where(keep[:, None] & keep, gram.information, unit)), aliased=~keep)
-    return _solved(factor, factor.whiten(gram.scores))
+    factor = _factored(_whole(gram, len(keep)).information, penalty, keep)
+    return _solved_gram(factor, gram.scores, penalty, origins)
+
+
+@jax.jit  # apart from right-hand sides, since compiling it takes long, and there are one or two of these
+def _factored(information: Array, penalty: Array | None, keep: Array) -> Factor:
+    unit = jnp.eye(keep.shape[0], dtype=information.dtype)
+    information = information if penalty is None else information + as_matrix(penalty)
+    return replace(cholesky(jnp.where(keep[:, None] & keep, information, unit)), aliased=~keep)
 
 
 @jax.jit
+def _solved_gram(factor: Factor, scores: Array, penalty: Array | None, origins: Array | None) -> Solved:
+    return _solved(factor, factor.whiten(_pulled(scores, penalty, origins)))
+
+
 def _solve_small(gram: _Gram, penalty: Array | None, origins: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
     if len(keep) > LARGEST and gram.information.ndim == 2:
         return _solve_gram(gram, penalty, origins, keep)
-    gram = _penalized(_whole(gram, len(keep)), penalty, origins)
-    return Solved(*small_solve(gram.information, gram.scores, keep))
+    return _solved_small(gram, penalty, origins, keep)
+
+
+@jax.jit
+def _solved_small(gram: _Gram, penalty: Array | None, origins: Array | None, keep: Array) -> Solved:
+    information = _whole(gram, len(keep)).information
+    information = information if penalty is None else information + as_matrix(penalty)
+    return Solved(*small_solve(information, _pulled(gram.scores, penalty, origins), keep))
 
 
 def _collect_triangle(design: Design, weights: Array, scores: Array) -> Array:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -171,7 +170,10 @@ def _step(problem: Problem, options: IRLS, few: int, state: Reached) -> Reached:
     if newton:
         floor = jnp.where(state.decrement <= NEAR * state.chi_square, -ANY, 1.0).astype(problem.dtype)
     collected, totals = PLAIN.gather(problem.rows, Partial(_look, family, floor, state.coefficients))
-    return _moved(problem.bared, options, few, state, newton, collected, totals)
+    solved = PLAIN.solve(collected, problem.penalty, problem.origins(state.coefficients), problem.keep)
+    # Where dispersion is known and no weights change, what is expected of Pearson's statistic does.
+    chi_square = totals.sums if newton or family.dispersion is None else problem.total_weight
+    return _moved(problem.bared, options, few, state, solved, chi_square)
 
 
 def _look(family: Family, floor: Array | None, coefficients: Array, part: Rows) -> tuple[Array, Array, Totals]:
@@ -179,13 +181,10 @@ def _look(family: Family, floor: Array | None, coefficients: Array, part: Rows) 
     return row.weights, row.scores[None, :], Totals(jnp.sum(row.chi_square))
 
 
-@partial(jax.jit, static_argnames=("options", "few", "newton"))
-def _moved(problem: Problem, options: IRLS, few: int, state: Reached, newton: bool, collected: Any, totals: Totals) -> Reached:
-    """Where the step leads that has been collected."""
+@partial(jax.jit, static_argnames=("options", "few"))
+def _moved(problem: Problem, options: IRLS, few: int, state: Reached, solved: Solved, chi_square: Array) -> Reached:
+    """Where a step leads."""
     family = problem.family
-    # Where dispersion is known and no weights change, what is expected of Pearson's statistic does.
-    chi_square = totals.sums if newton or family.dispersion is None else problem.total_weight
-    solved = PLAIN.solve(collected, problem.penalty, problem.origins(state.coefficients), problem.keep)
     decrement, n_iterations = solved.decrements[0], state.n_iterations + 1
     length, within = jnp.sqrt(decrement), options.tol * _unit(problem, chi_square)
     # The error left is at most rate / (1 - rate) of a step; the first has no rate, and has to be within tolerance itself.

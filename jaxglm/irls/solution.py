@@ -8,6 +8,7 @@ if the columns span a constant, and the offset alone if they do not. Sources: R'
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -100,31 +101,44 @@ def statistics(problem: Problem, algebra: Algebra, coefficients: Array, keep: Ar
     collected, totals = algebra.gather(problem.rows, Partial(_look, problem.bared, coefficients, null))
     deviance, null_deviance, likelihood, chi_square, invalid = totals.sums
     solved = algebra.solve(collected, problem.penalty, problem.origins(None, coefficients), keep)
-    degrees = problem.n_obs - jnp.sum(~solved.factor.aliased, dtype=jnp.int32)
-    dispersion = jnp.where(degrees > 0, chi_square / degrees.astype(problem.dtype), jnp.nan)
-    if family.dispersion is not None:
-        dispersion = jnp.full_like(dispersion, family.dispersion)
-    ones = solved.increments[:, 0]
+    ones, step = solved.increments[:, 0], solved.increments[:, 1]
     if problem.penalty is not None:
         ones = _regressed(*algebra.normal(collected, problem.scale.shape[0]))
-    left, stir = _looked_along(problem, ones, solved.increments[:, 1])
-    spans = (left <= SPANS**2 * jnp.finfo(problem.dtype).eps) & (problem.n_obs > 0)
-    covariance = solved.factor.inverse() * dispersion
-    aliased = solved.factor.aliased
+    left, stir = _looked_along(problem, ones, step)
+    lacks = _lacks_constant(left, problem.n_obs)
     if family.dispersion is None:
         likelihood = seldom(~problem.bare, lambda: log_likelihood(problem, coefficients, deviance), -0.5 * deviance)
+    null_deviance = seldom(lacks, lambda: _deviance_of_nothing(problem), null_deviance)
+    covariance, dispersion = _covariance(solved, problem.n_obs, chi_square, family.dispersion)
     return Statistics(
-        covariance=jnp.where(aliased[:, None] | aliased, jnp.nan, covariance),
+        covariance=covariance,
         deviance=deviance,
-        null_deviance=seldom(~spans, lambda: _deviance_of_nothing(problem), null_deviance),
+        null_deviance=null_deviance,
         log_likelihood=likelihood,
         dispersion=dispersion,
-        spans_constant=spans,
+        spans_constant=~lacks,
         solved=solved,
         stir=stir,
         valid=invalid == 0,
         chi_square=chi_square,
     )
+
+
+@jax.jit
+def _lacks_constant(left: Array, n_obs: Array) -> Array:
+    """Whether the columns do not span a constant, from what their regression of 1 leaves of it."""
+    return ~((left <= SPANS**2 * jnp.finfo(left.dtype).eps) & (n_obs > 0))
+
+
+@partial(jax.jit, static_argnums=3)
+def _covariance(solved: Solved, n_obs: Array, chi_square: Array, known: float | None) -> tuple[Array, Array]:
+    """The covariance of scaled coefficients, and the dispersion, Pearson's unless it is known."""
+    aliased = solved.factor.aliased
+    degrees = n_obs - jnp.sum(~aliased, dtype=jnp.int32)
+    dispersion = jnp.where(degrees > 0, chi_square / degrees.astype(chi_square.dtype), jnp.nan)
+    if known is not None:
+        dispersion = jnp.full_like(dispersion, known)
+    return jnp.where(aliased[:, None] | aliased, jnp.nan, solved.factor.inverse() * dispersion), dispersion
 
 
 def _look(problem: Problem, coefficients: Array, null: Array | None, part: Rows) -> tuple[Array, Array, Totals]:

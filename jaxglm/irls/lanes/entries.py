@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxglm.irls.lanes.code import KINDS, Number, constant
@@ -117,20 +115,21 @@ def _scatter(parameters: dict[str, Any], operand: np.ndarray, indices: np.ndarra
 
 
 def _gather(parameters: dict[str, Any], operand: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Entries along the first axis, at places that are known."""
+    """Entries at places of some axes that are known, whatever the place along others."""
     numbers = parameters["dimension_numbers"]
-    axis = _single(indices, numbers.collapsed_slice_dims, numbers.start_index_map)
-    if axis is not None:
-        taken = operand[(slice(None),) * axis + (_known_integers([indices.reshape(())])[0],)]
-        return taken if isinstance(taken, np.ndarray) else of_one(taken)
-    if any(number.constant is None for number in indices.reshape(-1)):
-        raise Untranslatable("entries at places that are not known before")
-    places = np.array([int(number.constant) for number in indices.reshape(-1)], np.int32).reshape(indices.shape)
-    with jax.ensure_compile_time_eval():  # JAX itself tells which entry goes where
-        entries = jnp.arange(operand.size, dtype=np.int32).reshape(operand.shape)
-        dims = parameters["dimension_numbers"]
-        taken = np.asarray(jax.lax.gather(entries, jnp.asarray(places), dims, parameters["slice_sizes"], mode="clip"))
-    return operand.reshape(-1)[taken] if taken.ndim else of_one(operand.reshape(-1)[int(taken)])
+    axes, (*batch, depth) = tuple(numbers.start_index_map), indices.shape
+    whole = all(
+        size == (1 if axis in axes else n)
+        for axis, (size, n) in enumerate(zip(parameters["slice_sizes"], operand.shape, strict=True))
+    )
+    if tuple(numbers.collapsed_slice_dims) != tuple(sorted(axes)) or not whole or numbers.operand_batching_dims:
+        raise Untranslatable("a gather of this form")
+    places = np.array(_known_integers(list(map(of_one, indices.reshape(-1)))), np.int64).reshape(-1, depth).T
+    ends = np.array([operand.shape[axis] for axis in axes]) - 1
+    moved = np.moveaxis(operand, axes, range(depth))
+    taken = moved[tuple(np.clip(places, 0, ends[:, None]))].reshape(*batch, *moved.shape[depth:])
+    within = range(len(batch), taken.ndim)
+    return np.moveaxis(taken, within, tuple(numbers.offset_dims)) if taken.ndim else taken
 
 
 def _pad(parameters: dict[str, Any], operand: np.ndarray, value: np.ndarray) -> np.ndarray:

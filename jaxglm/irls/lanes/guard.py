@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from jaxglm import families
+from jaxglm import rows as fits
+from jaxglm.family import Family
 from jaxglm.irls.lanes.program import Shape
-from jaxglm.irls.lanes.run import Job, Rows, kernel, shape_of, solve
+from jaxglm.irls.lanes.run import Job, Rows, ask, kernel, shape_of
 from jaxglm.irls.options import IRLS
-from jaxglm.irls.solution import nothing
+from jaxglm.irls.working import working
 
 # Columns beyond which the small systems, written out, become large programs, by the way of solving.
 MOST_COLUMNS = {"auto": 24, "cholesky": 12, "orthogonal": 8}
 MOST_ASKED = 24  # the same for what is asked of fits that are made
-AGREEMENT = {"float64": 1e-9, "float32": 1e-4}  # the largest increment left in the test
+AGREEMENT = {"float64": 1e-9, "float32": 1e-4}  # the largest step left in the test
 
 log = logging.getLogger("jaxglm")
 
@@ -63,22 +68,31 @@ def _untranslatable(shape: Shape) -> str | None:
 
 @lru_cache(maxsize=2)
 def _failing(dtype: str) -> str | None:
-    """What is wrong with the answers to a few small problems on this machine, None if nothing is."""
-    g, n = 20, 24
+    """What is wrong with the answers to a few small problems on this machine, None if nothing is: groups of 4 to 23 rows, and
+    one of none, which need different numbers of turns."""
+    g, n, kind = 21, 23, np.dtype(dtype)
     rng = np.random.default_rng(0)
-    X = np.concatenate([np.ones((g, n, 1)), rng.uniform(-1.0, 1.0, (g, n, 2))], axis=2)
-    y = np.tile(np.arange(n) % 2.0, (g, 1))
-    y[0] = X[0, :, 1] > 0.0
-    X[1, :, 2] = X[1, :, 1]
-    plain = np.arange(g) > 1
-    rows = Rows(X, y, None, None, np.zeros(g, np.int64), np.full(g, n))
-    job = Job(rows, families.Binomial(), None, None, IRLS(), np.dtype(dtype))
-    found = nothing(g, 3)
-    solve(job, found, np.arange(g))
-    if not np.array_equal(~found.undecided, plain):
-        return f"of {g} test problems they decided {int((~found.undecided).sum())} and not {int(plain.sum())}"
-    X, y = X[plain], y[plain]
-    mu = 1.0 / (1.0 + np.exp(-np.einsum("gnp,gp->gn", X, found.coefficients[plain])))
-    score, information = np.einsum("gni,gn->gi", X, y - mu), np.einsum("gni,gn,gnj->gij", X, mu * (1.0 - mu), X)
-    rest = np.abs(np.linalg.solve(information, score[..., None])).max()
+    X, y, sizes = rng.uniform(-1.0, 1.0, (g, n, 1)), np.tile(np.arange(n) % 2.0, (g, 1)), np.arange(g) + n - g + 1
+    rows = Rows(X, y, None, None, np.zeros(g, np.int64), sizes)
+    job = Job(rows, families.Binomial(), None, None, IRLS(), kind, one=_slope, known=rng.uniform(-1.0, 1.0, g))
+    found = ask(job, np.flatnonzero(sizes < n))
+    there = (np.arange(n) < sizes[:, None]) & (sizes < n)[:, None]
+    x, mu = X[..., 0], 1.0 / (1.0 + np.exp(-X[..., 0] * found[:, None]))
+    score, information = np.sum(there * x * (y - mu), axis=1), np.sum(there * x * x * mu * (1.0 - mu), axis=1)
+    rest = np.abs(score / np.where(information > 0, information, 1.0)).max()
     return None if rest <= AGREEMENT[dtype] else f"the test results are {rest:.1e} from the optimum"
+
+
+def _slope(rows: fits.Rows, family: Family, start: Array) -> Array:
+    """The slope of a line through the origin, by Newton's method."""
+
+    def look(slope: Array, part: fits.Rows) -> fits.Totals:
+        x, row = part.design.matrix()[:, 0], working(family, part, part.eta(slope[None]))
+        return fits.Totals((jnp.sum(row.scores * x), jnp.sum(row.weights * x * x)))
+
+    def step(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        score, information = fits.fold(rows, partial(look, state[0])).sums
+        return state[0] + score / information, jnp.abs(score / information)
+
+    few = jnp.sqrt(jnp.finfo(start.dtype).eps)
+    return jax.lax.while_loop(lambda state: state[1] > few, step, (start, jnp.ones_like(start)))[0]

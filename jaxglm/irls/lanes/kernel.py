@@ -2,8 +2,9 @@
 
 A kernel is a function of a range of blocks and a table of addresses. A block is a handful of groups, one a lane, listed
 beforehand; groups of about the same size share a block, and lanes without a group are marked. Rows are looked up where the
-user has them, in whatever type and order, and put side by side, lane by lane, in a little memory that stays in the cache
-while the fit goes over them again and again. Strides are data, so one kernel serves arrays of any layout.
+user has them, in whatever type and order (`lookup`), and put side by side, lane by lane, in a little memory that stays in the
+cache while the fit goes over them again and again. Strides are data, so one kernel serves arrays of any layout; only columns
+that lie next to each other have one of their own.
 """
 
 from __future__ import annotations

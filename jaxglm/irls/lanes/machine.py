@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+LONG = 30_000  # lines from which on a program is not improved first: what that gains, less than a tenth, it costs in a second
+
 
 @dataclass(frozen=True)
 class Compiled:
@@ -24,7 +26,7 @@ def target() -> Any:
     binding.initialize_native_asmprinter()
     features = binding.get_host_cpu_features()
     made = binding.Target.from_default_triple()
-    return made.create_target_machine(cpu=binding.get_host_cpu_name(), features=features.flatten(), opt=3, jit=True)
+    return made.create_target_machine(cpu=binding.get_host_cpu_name(), features=features.flatten(), opt=1, jit=True)
 
 
 @cache
@@ -43,10 +45,11 @@ def compiled(text: str, name: str) -> Compiled:
     module = binding.parse_assembly(text)
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     module.verify()
-    options = binding.create_pipeline_tuning_options(speed_level=2)
-    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
-    builder = binding.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(module, builder)
+    if text.count("\n") < LONG:
+        options = binding.create_pipeline_tuning_options(speed_level=2)
+        options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
+        builder = binding.create_pass_builder(machine, options)
+        builder.getModulePassManager().run(module, builder)
     engine = binding.create_mcjit_compiler(module, machine)
     engine.finalize_object()
     return Compiled(engine.get_function_address(name), engine)

@@ -41,7 +41,8 @@ REDUCTIONS = {
 FOLDED = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative, "eq": np.equal,
     "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "sqrt": np.sqrt,
-    "log": np.log, "exp": np.exp, "abs": np.abs, "and": np.bitwise_and, "or": np.bitwise_or,
+    "log": np.log, "exp": np.exp, "abs": np.abs, "and": np.bitwise_and, "or": np.bitwise_or, "not": np.invert,
+    "log1p": np.log1p, "expm1": np.expm1, "shift_right_arithmetic": np.right_shift,
 }  # fmt: skip
 CALLS = frozenset(["pjit", "jit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vmap_call"])
 
@@ -129,12 +130,16 @@ class Translator:
 
     def _computed(self, equation: Any, numbers: Sequence[Number], kind: str) -> Number:
         """What depends on constants alone, computed now."""
-        if equation.primitive.name in FOLDED:
+        name, values = equation.primitive.name, [number.constant for number in numbers]
+        if name == "bitcast_convert_type":
+            return constant(values[0].view(DTYPES[kind]), kind)
+        if name == "integer_pow":
+            return constant(values[0] ** equation.params["y"], kind)
+        if name in FOLDED:
             with np.errstate(all="ignore"):
-                return constant(FOLDED[equation.primitive.name](*(n.constant for n in numbers)), kind)
+                return constant(FOLDED[name](*values), kind)
         with jax.ensure_compile_time_eval():
-            parameters = equation.params
-            return constant(np.asarray(equation.primitive.bind(*(n.constant for n in numbers), **parameters)), kind)
+            return constant(np.asarray(equation.primitive.bind(*values, **equation.params)), kind)
 
     def number(self, name: str, parameters: dict[str, Any], numbers: Sequence[Number], kind: str) -> Number:
         """Write one operation on numbers."""
