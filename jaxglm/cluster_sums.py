@@ -1,4 +1,4 @@
-"""The meat of a clustered sandwich, as a function of the rows of one fit, for `passes.over_marked`.
+"""A clustered sandwich, as a function of the rows of one fit, for `passes.over_marked`.
 
 Where rows come cluster by cluster, with the cluster as their mark, the scores s x of one cluster are added up until the mark
 changes, and then v v' is added to the meat, v being T' times the sum; see `sandwich`.
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxglm.designs import HIGHEST
+from jaxglm.designs import HIGHEST, from_pairs
 from jaxglm.family import Family
 from jaxglm.groups import combine
 from jaxglm.irls.seldom import seldom
@@ -29,31 +29,36 @@ from jaxglm.sorting import Order, sort_rows, sort_within
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Meat:
-    """Of one fit, or with a leading axis of many. meat: (p, p); n_clusters: how many have a row that is there."""
+class Clustered:
+    """Of one fit, or with a leading axis of many. covariance, unscaled: (p, p), the sandwich and its bread; n_clusters: how
+    many clusters have a row that is there."""
 
-    meat: Any
+    covariance: Any
+    unscaled: Any
     n_clusters: Any
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _Open:
-    """The cluster whose rows are being added up: its mark, the sum of scores (p,), and whether one of its rows is there."""
+    """The cluster whose rows are being added up: its mark, the sum of scores (p,), and whether one of its rows is there; and
+    what the clusters before it have come to: their number, and the meat's lower triangle, row by row."""
 
     mark: Array
     sums: Array
     there: Array
-    closed: Meat
+    number: Array
+    meat: Array
 
 
-def meat(rows: Rows, family: Family, known: Known) -> Meat:
-    """The meat of one fit, of few rows at a time."""
-    root = known.root
+def sandwich(rows: Rows, family: Family, known: Known) -> Clustered:
+    """The sandwich of one fit, of few rows at a time."""
+    root, p = known.root, len(known.root)
+    left, right = np.tril_indices(p)
 
-    def close(state: _Open) -> Meat:
+    def closed(state: _Open) -> tuple[Array, Array]:
         v = jnp.matmul(root.T, state.sums, precision=HIGHEST)
-        return Meat(state.closed.meat + v[:, None] * v, state.closed.n_clusters + state.there)
+        return state.number + state.there, state.meat + v[left] * v[right]
 
     def step(state: _Open, part: Rows) -> _Open:
         assert part.mark is not None
@@ -61,19 +66,23 @@ def meat(rows: Rows, family: Family, known: Known) -> Meat:
         scores, there = jnp.where(part.present, row.scores, 0.0), jnp.where(part.present, 1.0, 0.0)
         for i in range(len(scores)):
             changes = part.mark[i] != state.mark
-            closed = seldom(changes, partial(close, state), state.closed)
+            number, meat = seldom(changes, partial(closed, state), (state.number, state.meat))
             own = scores[i] * x[i]
             state = _Open(
                 mark=part.mark[i],
                 sums=jnp.where(changes, own, state.sums + own),
                 there=jnp.where(changes, there[i], jnp.maximum(state.there, there[i])),
-                closed=closed,
+                number=number,
+                meat=meat,
             )
         return state
 
     zero = jnp.zeros((), root.dtype)
-    none = _Open(zero - jnp.inf, jnp.zeros(len(root), root.dtype), zero, Meat(jnp.zeros_like(root), zero))
-    return close(along(rows, none, step))
+    none = _Open(zero - jnp.inf, jnp.zeros(p, root.dtype), zero, zero, jnp.zeros(len(left), root.dtype))
+    number, meat = closed(along(rows, none, step))
+    half = jnp.matmul(root, from_pairs(meat, p), precision=HIGHEST)
+    around, bread = (jnp.matmul(part, root.T, precision=HIGHEST) for part in (half, root))
+    return Clustered(around, bread, number)
 
 
 def marks_of(rows: Observations, kinds: list[np.ndarray]) -> Marks:

@@ -33,6 +33,7 @@ from jax import Array
 from scipy.sparse import csr_array
 
 from jaxglm import cluster_sums, residuals
+from jaxglm.cluster_sums import Clustered
 from jaxglm.designs import HIGHEST
 from jaxglm.family import Family
 from jaxglm.groups import Groups, combine
@@ -143,40 +144,32 @@ def _independent(result: Any, known: Known, exponent: Exponent, by_hat: bool) ->
     return replace(found, covariance=found.covariance[:, 1:, 1:], unscaled=found.unscaled[:, 1:, 1:])
 
 
-@dataclass(frozen=True)
-class Clustered:
-    """The sandwiches of all fits of a `GLMResults`, (g, p, p), the bread, and how many clusters each has, (g,), the fewest of
-    several kinds."""
-
-    covariance: np.ndarray
-    unscaled: np.ndarray
-    n_clusters: np.ndarray
-
-
 def clustered(result: Any, kinds: list[np.ndarray], correction: str, cadjust: bool) -> Clustered:
-    """Only clusters being independent. kinds: codes of the clusters in the shape of the rows, one array a kind; correction:
-    "HC0" or "HC1"; cadjust: whether to multiply by C / (C - 1)."""
-    at = known(result)
-    meat, fewest = np.zeros_like(at.root), np.full(len(result), np.iinfo(np.int64).max)
+    """The sandwiches of all fits of a `GLMResults`, only clusters being independent; where there are several kinds, n_clusters
+    is the fewest. kinds: codes of the clusters in the shape of the rows, one array a kind; correction: "HC0" or "HC1";
+    cadjust: whether to multiply by C / (C - 1)."""
+    at, total = known(result), None
     for size in range(1, len(kinds) + 1):
         for chosen in combinations(kinds, size):
             one = _in_order(result, at, list(chosen)) or _by_cluster(result, at, list(chosen))
-            part, counts = one.meat, one.n_clusters
             if cadjust:
-                part *= _ratio(counts, counts - 1)[:, None, None]
-            meat += part if size % 2 else -part
-            fewest = np.minimum(fewest, counts)
+                one.covariance[:] *= _ratio(one.n_clusters, one.n_clusters - 1)[:, None, None]
+            if total is None:
+                total = one
+            else:
+                total.covariance[:] += one.covariance if size % 2 else -one.covariance
+                total.n_clusters[:] = np.minimum(total.n_clusters, one.n_clusters)
+    assert total is not None
     if correction == "HC1":
-        meat *= _ratio(at.n_obs - 1, at.n_obs - at.rank)[:, None, None]
-    transposed = np.swapaxes(at.root, 1, 2)
-    return Clustered(at.root @ meat @ transposed, at.root @ transposed, fewest)
+        total.covariance[:] *= _ratio(at.n_obs - 1, at.n_obs - at.rank)[:, None, None]
+    return total
 
 
-def _in_order(result: Any, at: Known, kinds: list[np.ndarray]) -> cluster_sums.Meat | None:
+def _in_order(result: Any, at: Known, kinds: list[np.ndarray]) -> Clustered | None:
     """What `cluster_sums` finds in a pass; None where there can be none."""
     rows = result._rows()
     marks, separated = cluster_sums.marks_of(rows, kinds), result.solution.direction.any(axis=1)
-    found: cluster_sums.Meat | None = over_marked(cluster_sums.meat, result.task, at, marks, ~separated)
+    found: Clustered | None = over_marked(cluster_sums.sandwich, result.task, at, marks, ~separated)
     if found is None or not separated.any():
         return found
     # Rows at their limits say nothing, but clusters of them are clusters.
@@ -184,7 +177,7 @@ def _in_order(result: Any, at: Known, kinds: list[np.ndarray]) -> cluster_sums.M
     rest, sizes = remaining(result.task, result.solution, apart), result.task.source.sizes[apart]
     labels = cluster_sums.labels_of(marks, rows, apart)
     within = Marks(labels, sort_within(np.repeat(np.arange(len(apart)), sizes), len(apart), labels))
-    more = over_marked(cluster_sums.meat, rest, jax.tree.map(lambda leaf: leaf[apart], at), within, apart >= 0)
+    more = over_marked(cluster_sums.sandwich, rest, jax.tree.map(lambda leaf: leaf[apart], at), within, apart >= 0)
     if more is None:
         return None
     store(found, apart, more)
@@ -194,13 +187,15 @@ def _in_order(result: Any, at: Known, kinds: list[np.ndarray]) -> cluster_sums.M
     return found
 
 
-def _by_cluster(result: Any, at: Known, kinds: list[np.ndarray]) -> cluster_sums.Meat:
+def _by_cluster(result: Any, at: Known, kinds: list[np.ndarray]) -> Clustered:
     """What `cluster_sums` finds, from sums over the rows of each cluster."""
     rows = result._rows()
     clusters = clusters_of(rows, kinds)
     sums = sums_by_cluster(rows, scores_of(result), clusters)
-    counts = np.bincount(clusters.keys[0], minlength=len(result))
-    return cluster_sums.Meat(products(sums, at.root, clusters.keys[0]), counts)
+    counts = np.bincount(clusters.keys[0], minlength=len(result)).astype(float)
+    transposed = np.swapaxes(at.root, 1, 2)
+    meat = products(sums, at.root, clusters.keys[0])
+    return Clustered(at.root @ meat @ transposed, at.root @ transposed, counts)
 
 
 def scores_of(result: Any) -> np.ndarray:

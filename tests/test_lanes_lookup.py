@@ -107,12 +107,11 @@ def test_lanes_of_this_machine_are_right(untested, dtype):
 def test_columns_side_by_side_have_a_kernel_of_their_own():
     X, y = np.zeros((4, 10, 3)), np.zeros((4, 10))
 
-    def adjacent(X, order=None):
-        rows = Rows(X, y, None, None, np.zeros(4, np.int64), np.full(4, 10), order=order)
+    def adjacent(X):
+        rows = Rows(X, y, None, None, np.zeros(4, np.int64), np.full(4, 10))
         return shape_of(Job(rows, families.Gaussian(), None, None, IRLS(), float)).adjacent
 
     assert adjacent(X)
     assert adjacent(X[:, ::2])
     assert not adjacent(X[..., ::-1])
     assert not adjacent(X[..., :1])
-    assert not adjacent(X, np.arange(10))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -226,38 +225,34 @@ class _Run:
 
     def load_rows(self, groups: Number, used: Number, count: Number, parameters: str, address: str) -> None:
         """Rows of a block's groups, made ready."""
-        code, shape, chunk = self.code, self.shape, self.shape.chunk
+        code, shape = self.code, self.shape
         sizes = self.look.by_group("sizes", groups, used)
         starts = self.look.by_group("starts", groups, used)
-        translator, jaxpr = Translator(code), traced_prepare(shape)
         family = [of_one(_load(code, parameters, j, self.kind)) for j in range(shape.family.num_leaves)]
-        end = code.binary("mul", count, constant(chunk, "i64"))
+        end = code.binary("mul", count, constant(shape.chunk, "i64"))
         if shape.careful:
             family.append(self.find_scale(groups, sizes, starts, end, parameters))
-        ranges = [
-            ("rows", constant(0, "i64"), end, lambda index: self.look.row(groups, *self.look.place(index, sizes, starts)))
-        ]
-        if not shape.ordered:
-            begins, whole = self.look.begins(groups, starts), self.least(sizes)
-            ranges = [("whole", ranges[0][1], whole, partial(self.look.whole_row, begins)), ("rows", whole, *ranges[0][2:])]
-        for name, first, last, row in ranges:
-            for index in self.loop(name, first, last):
-                results = translator.run(jaxpr, [*family, *row(index)])
-                numbers = [number for array in results for number in array.reshape(-1)]
-                here = self.of_row(index, address)
-                for place, number in enumerate(numbers):
-                    self.keep(number, here, place * chunk)
+        begins, whole = self.look.begins(groups, starts), self.least(sizes)
+        translator, jaxpr = Translator(code), traced_prepare(shape)
+
+        def make_ready(index: Number, row: list[np.ndarray]) -> None:
+            results = translator.run(jaxpr, [*family, *row])
+            here = self.of_row(index, address)
+            for place, number in enumerate(number for array in results for number in array.reshape(-1)):
+                self.keep(number, here, place * shape.chunk)
+
+        for index in self.loop("whole", constant(0, "i64"), whole):
+            make_ready(index, self.look.whole_row(begins, index))
+        for index in self.loop("rows", whole, end):
+            make_ready(index, self.look.row(groups, *self.look.place(index, sizes, starts)))
 
     def of_row(self, index: Number, address: str) -> str:
         """Where a row has its place among those that are ready."""
         code, chunk = self.code, self.shape.chunk
-        if chunk == 1:
-            begin = code.binary("mul", index, constant(self.layout.chunk * code.lanes, "i64"))
-        else:
-            whole = code.binary("sdiv", index, constant(chunk, "i64"))
-            within = code.binary("sub", index, code.binary("mul", whole, constant(chunk, "i64")))
-            begin = code.binary("mul", whole, constant(self.layout.chunk * code.lanes, "i64"))
-            begin = code.binary("add", begin, code.binary("mul", within, constant(code.lanes, "i64")))
+        whole = code.binary("sdiv", index, constant(chunk, "i64"))
+        within = code.binary("sub", index, code.binary("mul", whole, constant(chunk, "i64")))
+        begin = code.binary("mul", whole, constant(self.layout.chunk * code.lanes, "i64"))
+        begin = code.binary("add", begin, code.binary("mul", within, constant(code.lanes, "i64")))
         return code.write("ptr", True, f"getelementptr {LLVM_TYPES[self.kind]}, ptr {address}, i64 {begin.text}").text
 
     def least(self, numbers: Number) -> Number:

@@ -2,8 +2,8 @@
 
 A lane's row lies at the address of its array, plus strides times the number of its group and of the row. As long as every lane
 of a block has rows, these are read one lane after the other and put side by side; where columns lie next to each other,
-several at once, in pieces that are then turned, lanes for columns. The rows that only some lanes have, and rows in an order of
-their own, are gathered, which takes longer: many CPUs gather a vector in more time than they read its numbers.
+several at once, in pieces that are then turned, lanes for columns. The rows that only some lanes have are gathered, which takes
+longer: many CPUs gather a vector in more time than they read its numbers.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from jaxglm.irls.lanes.translate import Translator
 
 @dataclass(frozen=True)
 class Begins:
-    """Where the first row of each lane lies, of each array by its name: addresses, one a lane, each the same in all lanes."""
+    """Where the rows of each lane begin: of each array by its name, and of the order, if there is one. Addresses, one a lane,
+    each the same in all lanes."""
 
     of: dict[str, list[Number]]
+    order: list[Number] | None
 
 
 class Lookup:
@@ -96,38 +98,56 @@ class Lookup:
 
     def begins(self, groups: Number, starts: Number) -> Begins:
         """Where the rows of a block begin, for `whole_row`."""
-        code = self.code
-        roles = ["X"] * bool(self.shape.loaded) + [role for role, _ in self.beside]
-        of = {}
-        for role in roles:
-            vector = code.spread(self._base(role, groups, starts))
-            kind = code.type_of("i64", False)
-            of[role] = [code.write("i64", True, f"extractelement {kind} {vector.text}, i64 {k}") for k in range(code.lanes)]
-        return Begins(of)
+        code, shape = self.code, self.shape
+        roles = ["X"] * bool(shape.loaded) + [role for role, _ in self.beside]
+        first = code.spread(constant(0, "i64")) if shape.ordered else starts
+        of = {role: self._one_by_one(self._base(role, groups, first)) for role in roles}
+        if not shape.ordered:
+            return Begins(of, None)
+        offset = code.binary("mul", starts, constant(8, "i64"))
+        return Begins(of, self._one_by_one(code.binary("add", offset, self.slot["order"])))
 
     def whole_row(self, begins: Begins, index: Number) -> list[np.ndarray]:
         """What the row of this number holds, which all lanes have; as `row`."""
         code, shape = self.code, self.shape
+        numbers = [index] * code.lanes
+        if begins.order is not None:
+            places = [self.at(begin, index) for begin in begins.order]
+            numbers = [code.write("i64", True, f"load i64, ptr {place.text}, align 8") for place in places]
         out: list[np.ndarray] = []
         if shape.loaded:
             columns, done = np.empty(shape.loaded, object), 0
             while done < shape.loaded:
                 width = _largest_power(min(shape.loaded - done, code.lanes)) if shape.adjacent else 1
                 more = code.binary("mul", self.slot["X.column"], constant(done, "i64"))
-                for number in self._side_by_side("X", begins, index, more, self._kind_of_columns, width):
+                at = self._addresses("X", begins, numbers, more)
+                for number in self._side_by_side(at, self._kind_of_columns, width):
                     columns[done] = self._column(number, done)
                     done += 1
             out.append(columns)
         for role, kind in self.beside:
 
             def read(role: str = role, kind: str = kind) -> Number:
-                return self.arithmetic(self._side_by_side(role, begins, index, constant(0, "i64"), kind, 1)[0])
+                at = self._addresses(role, begins, numbers, constant(0, "i64"))
+                return self.arithmetic(self._side_by_side(at, kind, 1)[0])
 
             if role == "weights":
                 out.append(of_one(self._if(self._given(role), read, constant(1.0, self.kind))))
             else:
                 out.append(of_one(read()))
         return out
+
+    def _one_by_one(self, vector: Number) -> list[Number]:
+        """The numbers of the lanes, each the same in all lanes."""
+        code, kind = self.code, self.code.type_of("i64", False)
+        text = code.wide(vector)
+        return [code.write("i64", True, f"extractelement {kind} {text}, i64 {lane}") for lane in range(code.lanes)]
+
+    def _addresses(self, role: str, begins: Begins, rows: list[Number], more: Number) -> list[Number]:
+        """Where each lane's row of its number lies, and so many bytes on."""
+        code, stride = self.code, self.slot[f"{role}.row"]
+        offsets = [code.binary("add", code.binary("mul", row, stride), more) for row in rows]
+        return [code.binary("add", begin, offset) for begin, offset in zip(begins.of[role], offsets, strict=True)]
 
     @property
     def _kind_of_columns(self) -> str:
@@ -149,15 +169,13 @@ class Lookup:
         of_group = code.binary("add", code.binary("mul", groups, self.slot[f"{role}.group"]), self.slot[f"{role}.address"])
         return code.binary("add", of_group, code.binary("mul", row, self.slot[f"{role}.row"]))
 
-    def _side_by_side(self, role: str, begins: Begins, index: Number, more: Number, kind: str, width: int) -> list[Number]:
+    def _side_by_side(self, addresses: list[Number], kind: str, width: int) -> list[Number]:
         """Numbers next to each other in memory, so many of each lane: vectors of lanes, one for each of them."""
         code, scalar = self.code, LLVM_TYPES[kind]
-        offset = code.binary("add", code.binary("mul", index, self.slot[f"{role}.row"]), more)
-        align, pieces = DTYPES[kind].itemsize, []
-        for begin in begins.of[role]:
-            place = self.pointer(code.binary("add", begin, offset))
-            type = scalar if width == 1 else f"<{width} x {scalar}>"
-            pieces.append(code.write(f"{width} {kind}", True, f"load {type}, ptr {place.text}, align {align}").text)
+        type, pieces = scalar if width == 1 else f"<{width} x {scalar}>", []
+        for address in addresses:
+            load = f"load {type}, ptr {self.pointer(address).text}, align {DTYPES[kind].itemsize}"
+            pieces.append(code.write(f"{width} {kind}", True, load).text)
         if width == 1:
             return [self._joined(pieces, kind)]
         return [Number(text, kind, False) for text in self._turned(pieces, scalar, width)]

@@ -236,7 +236,7 @@ def _table(job: Job, made: Kernel, found: Any) -> tuple[dict[str, int], list[np.
 def _adjacent(rows: Rows) -> bool:
     """Whether the columns of a row lie next to each other, which is worth a kernel of its own."""
     X = _readable(rows.X)
-    return not rows.shared and rows.order is None and rows.p > 1 and X.strides[-1] == X.itemsize
+    return not rows.shared and rows.p > 1 and X.strides[-1] == X.itemsize
 
 
 def _readable(values: np.ndarray) -> np.ndarray:
