@@ -204,8 +204,10 @@ def silent_directions(result: Any) -> np.ndarray | None:
     some = np.flatnonzero(aliased.any(axis=1))
     if not len(some) or result.observations is None:
         return None
-    present = result.observations.prior_weights() > 0
-    gram = products(result.observations, present * 1.0, np.zeros(present.shape), some)[0][some]
+    rows = result.observations
+    plain = rows.weights is None and rows.own is None
+    present = np.broadcast_to(True, rows.shape) if plain else rows.prior_weights() > 0
+    gram = products(rows, present, present, some)[0][some]
     size = np.sqrt(np.diagonal(gram, axis1=1, axis2=2))
     size = np.where(size > 0, size, 1.0)
     gram = gram / size[:, :, None] / size[:, None, :]

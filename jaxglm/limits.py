@@ -45,9 +45,9 @@ def remaining(task: Task, found: Solution, groups: np.ndarray) -> Task:
     that are not aliased."""
     rows = gather(task.source, groups)
     owner, kept = owners(rows), ~found.aliased[groups]
-    present = rows.weights > 0
-    X = np.where(present[:, None] & kept[owner], rows.X, 0.0)
-    moved = infinite_eta(X, found.direction[groups][owner]) != 0
+    present, direction = rows.weights > 0, found.direction[groups]
+    X = rows.X if present.all() and kept.all() else np.where(present[:, None] & kept[owner], rows.X, 0.0)
+    moved = by_pieces(lambda i: infinite_eta(X[i], direction[owner[i]]), len(owner)) != 0
     return task.subset(reweighted(rows, np.where(present & ~moved, rows.weights, 0.0), X), groups)
 
 

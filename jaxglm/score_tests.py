@@ -23,8 +23,8 @@ def score_statistics(rows: Observations, weights: np.ndarray, scores: np.ndarray
 def products(
     rows: Observations, weights: np.ndarray, scores: np.ndarray, fits: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """X'WX (g, p, p) and X's (g, p) of every fit, or of some `fits` and zeros for others; rows without a working weight add
-    nothing, whatever they hold."""
+    """X'WX (g, p, p) and X's (g, p) of every fit, or of some `fits` and zeros for others; rows without a working weight, which
+    may also be a flag, add nothing, whatever they hold."""
     p = rows.X.shape[-1] + (rows.own is not None)
     gram, product = np.zeros((rows.g, p, p)), np.zeros((rows.g, p))
     for part, X in rows.pieces(fits):

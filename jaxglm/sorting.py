@@ -18,7 +18,7 @@ from jaxglm.threads import cores
 
 PIECE = 2**16  # numbers looked at together
 ROWS = 2**18  # rows sorted together
-FEW = 2**12  # rows, for fewer of which at a time a sort by counting does not pay
+SPARSE = 4  # keys a row, up to which a sort by counting pays
 
 
 @dataclass(frozen=True)
@@ -51,19 +51,25 @@ def sort_rows(codes: np.ndarray, g: int) -> Order:
     starts = np.cumsum(sizes) - sizes
     if ascending:
         return Order(present, starts, sizes)
-    count = len(used)
-    # Transposing a sparse matrix with one entry a row is a stable counting sort in compiled code.
-    order = csr_array((np.arange(count), used, np.arange(count + 1)), shape=(count, g)).tocsc().data
+    order = _by_counting(used, g)
     return Order(order if present is None else present[order], starts, sizes)
+
+
+def _by_counting(keys: np.ndarray, count: int) -> np.ndarray:
+    """What sorts whole numbers from 0 to `count`, stably: transposing a sparse matrix with one entry a row is that, in compiled
+    code."""
+    n = len(keys)
+    number = np.int32 if n < 2**31 else np.int64
+    rows = np.arange(n + 1, dtype=number)
+    order: np.ndarray = csr_array((rows[:n], keys.astype(number, copy=False), rows), shape=(n, count)).tocsc().data
+    return order
 
 
 def sort_within(codes: np.ndarray, g: int, labels: np.ndarray) -> Order:
     """Rows by group, and those of a group by their labels (N,), whole numbers from 0 on; rows with a negative code are left
-    out. Sorted piece by piece, so many groups at a time that group and label fit into 16 bits, which are sorted by counting."""
+    out. Sorted piece by piece, by counting where groups and labels are not many more than rows."""
     order = sort_rows(codes, g)
     count = int(labels.max(initial=0)) + 1
-    by_counting = 2**16 // count * len(codes) >= FEW * g
-    at_once, kind = (2**16 // count, np.uint16) if by_counting else (g, np.int64)
     ends = np.cumsum(order.sizes)
     index = np.empty(int(order.sizes.sum()), np.int64)
 
@@ -71,14 +77,16 @@ def sort_within(codes: np.ndarray, g: int, labels: np.ndarray) -> Order:
         first, last = piece
         begin, end = int(order.starts[first]), int(ends[last - 1])
         rows: Any = slice(begin, end) if order.index is None else order.index[begin:end]
-        keys = ((codes[rows] - first) * count + labels[rows]).astype(kind)
-        found = np.argsort(keys, kind="stable")
+        most = (last - first) * count
+        keys = np.repeat(np.arange(0, most, count, dtype=np.int32 if most < 2**31 else np.int64), order.sizes[first:last])
+        keys += labels[rows]
+        found = _by_counting(keys, most) if most <= SPARSE * len(keys) else np.argsort(keys, kind="stable")
         index[begin:end] = found + begin if order.index is None else rows[found]
 
     pieces, first = [], 0
     while first < g:
         last = int(np.searchsorted(ends, ends[first] - order.sizes[first] + ROWS, side="right"))
-        last = min(max(last, first + 1), first + at_once, g)
+        last = min(max(last, first + 1), g)
         pieces.append((first, last))
         first = last
     with ThreadPoolExecutor(cores()) as pool:
