@@ -78,8 +78,9 @@ def sort_within(codes: np.ndarray, g: int, labels: np.ndarray) -> Order:
         begin, end = int(order.starts[first]), int(ends[last - 1])
         rows: Any = slice(begin, end) if order.index is None else order.index[begin:end]
         most = (last - first) * count
-        keys = np.repeat(np.arange(0, most, count, dtype=np.int32 if most < 2**31 else np.int64), order.sizes[first:last])
-        keys += labels[rows]
+        kind = np.int32 if most < 2**31 else np.int64
+        keys = np.repeat(np.arange(0, most, count, dtype=kind), order.sizes[first:last])
+        np.add(keys, labels[rows], out=keys, casting="same_kind")
         found = _by_counting(keys, most) if most <= SPARSE * len(keys) else np.argsort(keys, kind="stable")
         index[begin:end] = found + begin if order.index is None else rows[found]
 
