@@ -76,13 +76,26 @@ def combined(coefficients: np.ndarray, covariance: np.ndarray, matrix: np.ndarra
     """L b (g, k) and L C L' (g, k, k) for L (k, p), or (g, k, p). What L multiplies by zero does not count, so that what is
     not known makes NaN only of the combinations that it takes part in."""
     L = np.broadcast_to(matrix, (len(coefficients), *matrix.shape[-2:]))
-    unknown = np.isnan(np.diagonal(covariance, axis1=1, axis2=2))
-    known = np.where(unknown, 0.0, coefficients)
-    C = np.where(unknown[:, :, None] | unknown[:, None, :], 0.0, covariance)
-    lost = np.any((L != 0) & unknown[:, None, :], axis=2)
-    estimate = np.where(lost, np.nan, np.einsum("gkp,gp->gk", L, known))
-    spread = np.einsum("gkp,gpq,glq->gkl", L, C, L, optimize=True)
+    C, unknown, lost = _known(covariance, L)
+    estimate = np.where(lost, np.nan, np.einsum("gkp,gp->gk", L, np.where(unknown, 0.0, coefficients)))
+    spread = np.matmul(np.matmul(L, C), np.swapaxes(L, 1, 2))
     return estimate, np.where(lost[:, :, None] | lost[:, None, :], np.nan, spread)
+
+
+def variances(covariance: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """The diagonals of L C L', (g, k), for L (g, k, p), as `combined` has them."""
+    C, _, lost = _known(covariance, matrix)
+    return np.where(lost, np.nan, np.sum(np.matmul(matrix, C) * matrix, axis=2))
+
+
+def _known(covariance: np.ndarray, L: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The covariances (g, p, p) with zeros for what is not known; which terms that are, (g, p); and which combinations they
+    take part in, (g, k)."""
+    unknown = np.isnan(np.diagonal(covariance, axis1=1, axis2=2))
+    if not unknown.any():
+        return covariance, unknown, np.zeros(L.shape[:2], bool)
+    C = np.where(unknown[:, :, None] | unknown[:, None, :], 0.0, covariance)
+    return C, unknown, np.any((L != 0) & unknown[:, None, :], axis=2)
 
 
 def quadratic_form(matrix: np.ndarray, vector: np.ndarray, left_out: np.ndarray | None = None) -> np.ndarray:

@@ -27,7 +27,7 @@ from jaxglm import prediction
 from jaxglm.averages import Average, add_passes, add_rows, silent_directions
 from jaxglm.changes import Along, Change, Columns, of_columns, of_variables
 from jaxglm.conclusions import Estimates, estimates
-from jaxglm.contrasts import combined
+from jaxglm.contrasts import variances
 from jaxglm.irls.solution import is_lost
 from jaxglm.observations import Observations
 
@@ -89,8 +89,7 @@ def effects(result: Any, variables: Any, sample: Sample, type: str, level: float
     solution = result.solution
     aliased = solution.aliased & ~is_lost(solution.status)[:, None]
     covariance = np.where(aliased[:, :, None] | aliased[:, None, :], 0.0, solution.covariance)
-    spread = combined(np.zeros_like(solution.coefficients), covariance, gradient)[1]
-    variance = np.diagonal(spread, axis1=1, axis2=2)
+    variance = variances(covariance, gradient)
     names, contrasts = (tuple(getattr(change, field) for change in changes) for field in ("name", "contrast"))
     return estimates(result, names, value, np.maximum(variance, 0.0), level, contrast=contrasts)
 

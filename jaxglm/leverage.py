@@ -38,6 +38,7 @@ from jaxglm.task import Task
 
 WELL = 1e-4  # the smallest pivot of a covariance whose root needs no look at the rows
 FULL = 1.0 - 1e-14  # a hat value from here on is 1, as R has it
+PIECE = 2**11  # matrices worked on at a time
 DEPENDENT = 1e-11  # of a column's square, what those before it leave of one that depends on them, where no covariance tells
 
 
@@ -209,6 +210,17 @@ def factored(matrices: np.ndarray) -> Roots:
 
 def _regular(matrices: np.ndarray) -> Roots | None:
     """The same, of matrices that are regular but for rows of zeros; None where some are not."""
+    out = Roots(np.empty_like(matrices), np.empty(len(matrices)))
+    try:
+        for begin in range(0, len(matrices), PIECE):  # so many at a time as stay in a cache
+            part = slice(begin, begin + PIECE)
+            store(out, part, _regular_ones(matrices[part]))
+    except np.linalg.LinAlgError:
+        return None
+    return out
+
+
+def _regular_ones(matrices: np.ndarray) -> Roots:
     p = matrices.shape[-1]
     size = np.sqrt(np.maximum(np.diagonal(matrices, axis1=1, axis2=2), 0.0))
     there, inverse = size > 0, 1.0 / np.where(size > 0, size, 1.0)
@@ -216,10 +228,7 @@ def _regular(matrices: np.ndarray) -> Roots | None:
     scaled *= inverse[:, None, :]
     if not there.all():
         scaled += np.eye(p) * ~there[:, None, :]
-    try:
-        lower = np.linalg.cholesky(scaled)
-    except np.linalg.LinAlgError:
-        return None
+    lower = np.linalg.cholesky(scaled)
     smallest = np.min(np.diagonal(lower, axis1=1, axis2=2) ** 2, axis=1, initial=1.0)
     lower *= size[:, :, None]
     return Roots(lower if there.all() else lower * there[:, None, :], smallest)

@@ -330,7 +330,7 @@ def nothing(g: int, p: int, of: Any = slice(None)) -> Solution:
     )
 
 
-def store(found: Any, groups: np.ndarray, solution: Any) -> None:
+def store(found: Any, groups: np.ndarray | slice, solution: Any) -> None:
     """Put solutions of some groups, or other arrays by group, where they belong."""
     jax.tree.map(lambda out, new: out.__setitem__(groups, np.asarray(new)), found, solution)
 
