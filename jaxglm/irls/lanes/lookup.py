@@ -47,7 +47,7 @@ class Lookup:
 
     def arithmetic(self, number: Number) -> Number:
         """A number in the type of the arithmetic."""
-        return Translator(self.code)._convert(number, self.kind)
+        return Translator(self.code).convert(number, self.kind)
 
     def gather(self, addresses: Number, kind: str, inside: Number) -> Number:
         """One number a lane, from addresses; nothing where a lane is not `inside`."""

@@ -34,10 +34,11 @@ class Shape:
 
     p: columns; chunk: rows of a chunk; dtype: of the arithmetic; shared: whether the design is that of all fits, but for a
     last column where there is an `own`; X, y, weights, offset, own, mark: the types in which they lie in memory, None for what
-    is not there; code: what stands for missing in `own`; drop: whether rows without a value of `own` are not there; ordered:
-    whether rows are looked up by an order; family: its structure; penalty, start: whether they are given; options;
-    careful: see `run.Job`; one: what is asked of a fit's rows instead of a fit, a function of `Rows`, the family and what is
-    known, and known: the structure of the latter and the shapes of its leaves.
+    is not there, but for weights, which may be there or not; code: what stands for missing in `own`; drop: whether rows without
+    a value of `own` are not there; ordered: whether rows are looked up by an order; adjacent: whether the columns of a row lie
+    next to each other; family: its structure; penalty, start: whether they are given; options; careful: see `run.Job`; one:
+    what is asked of a fit's rows instead of a fit, a function of `Rows`, the family and what is known, and known: the structure
+    of the latter and the shapes of its leaves.
     """
 
     p: int

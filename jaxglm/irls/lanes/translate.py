@@ -169,7 +169,7 @@ class Translator:
         if name == "select_n":
             return self._select(first, numbers[1:])
         if name == "convert_element_type":
-            return self._convert(first, kind)
+            return self.convert(first, kind)
         if name == "bitcast_convert_type":
             return code.convert("bitcast", first, kind)
         if name == "is_finite":
@@ -197,7 +197,8 @@ class Translator:
             chosen = self.code.select(self._compare("eq", [which, constant(index, which.kind)]), cases[index], chosen)
         return chosen
 
-    def _convert(self, number: Number, kind: str) -> Number:
+    def convert(self, number: Number, kind: str) -> Number:
+        """A number as another type."""
         code, source = self.code, number.kind
         if source == kind:
             return number
@@ -270,7 +271,7 @@ class Translator:
         code, scalar = self.code, LLVM_OF[memory.kind]
         each = int(np.prod(memory.shape, dtype=int))
         step = memory.step * (1 if memory.uniform else code.lanes)
-        place = self._convert(start, "i64")
+        place = self.convert(start, "i64")
         begin = code.binary("mul", place, constant(step, "i64"))
         out = np.empty(each, object)
         for index in range(each):
@@ -368,7 +369,7 @@ class Translator:
             return [elementwise(lambda *cases: self._select(which, cases), *arrays) for arrays in zip(*results, strict=True)]
         if len(branches) != 2:
             raise Untranslatable("a choice between more than two")
-        return self._together(branches, self._convert(which, "bool"), operands)
+        return self._together(branches, self.convert(which, "bool"), operands)
 
     def _together(self, branches: Sequence[Any], flag: Number, operands: list[Any]) -> list[np.ndarray]:
         """Branches between which all lanes choose together."""
