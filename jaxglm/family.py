@@ -16,7 +16,7 @@ Source: McCullagh and Nelder, Generalized Linear Models (1989), chapter 2.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -128,6 +128,14 @@ class Family:
     def of(self, fits: Any) -> Family:
         """This family with the shape parameters of these fits: numbers stay, arrays with an axis of fits are indexed."""
         return jax.tree.map(lambda leaf: leaf if jnp.ndim(leaf) == 0 else leaf[fits], self)
+
+    def with_parameters(self, **parameters: Any) -> Family:
+        """This family with other shape parameters, in the places of those that they name."""
+        return replace(self, parameters={**self.parameters, **parameters})
+
+    def given(self, **parameters: Any) -> Family:
+        """The same, with nothing to be estimated."""
+        return replace(self.with_parameters(**parameters), estimator=None)
 
     @property
     def is_canonical(self) -> bool:

@@ -66,7 +66,7 @@ class Fitted:
 
     def of(self, family: Family) -> Family:
         """A family with the estimates."""
-        return with_power(family, self.power)
+        return family.with_parameters(power=self.power)
 
 
 @jax.tree_util.register_dataclass
@@ -125,16 +125,6 @@ class _Search:
     steps: Array
 
 
-def with_power(family: Family, power: Any) -> Family:
-    """The family with this power."""
-    return replace(family, parameters={**family.parameters, "power": power})
-
-
-def given(family: Family, power: Any) -> Family:
-    """The family in which this power is given and nothing to be estimated."""
-    return replace(with_power(family, power), estimator=None)
-
-
 def fit(task: Task, progress: fitting.Progress | None = None) -> Fitted:
     """Fit every group of a task whose family leaves the power to be estimated. Raises ValueError with a penalty or bias
     reduction, under which coefficients are not at the likelihood's maximum."""
@@ -143,10 +133,10 @@ def fit(task: Task, progress: fitting.Progress | None = None) -> Fitted:
             "a Tweedie power is estimated by the likelihood of fits without penalty= and bias_reduction=. Leave these out, or "
             "give the power, for example the one found without them"
         )
-    middle = replace(task, family=given(task.family, MIDDLE))
+    middle = replace(task, family=task.family.given(power=MIDDLE))
     known = _of_all(middle, fitting.fit(middle))
     power = np.where(np.isnan(known.power), MIDDLE, known.power)
-    solution = fitting.fit(replace(task, family=given(task.family, power)), progress)
+    solution = fitting.fit(replace(task, family=task.family.given(power=power)), progress)
     lost = is_lost(solution.status)
     solution.log_likelihood[:] = np.where(lost, np.nan, known.likelihood)
     return Fitted(solution, np.where(lost, np.nan, known.power), np.where(lost, np.nan, known.error))
@@ -238,7 +228,7 @@ def profile(
 ) -> Profile:
     """The profile of all groups, or of those flagged, at these powers in (1, 2], (g,). lift: where the dispersion's maximum is
     looked for first."""
-    at = replace(task, family=with_power(task.family, power), start=None)
+    at = replace(task, family=task.family.with_parameters(power=power), start=None)
     found = fitting.fit(at)
     sound = (found.status == Status.CONVERGED) & (found.dispersion > 0)
     near = np.zeros(len(sound)) if lift is None else np.where(np.isfinite(lift), lift, 0.0)

@@ -57,7 +57,7 @@ class Fitted:
 
     def of(self, family: Family) -> Family:
         """A family with the estimates."""
-        return with_theta(family, self.theta)
+        return family.with_parameters(theta=self.theta)
 
 
 @jax.tree_util.register_dataclass
@@ -72,16 +72,6 @@ class Known:
     coefficients: Any
 
 
-def with_theta(family: Family, theta: Any) -> Family:
-    """The family with this theta."""
-    return replace(family, parameters={**family.parameters, "theta": theta})
-
-
-def given(family: Family, theta: Any) -> Family:
-    """The family in which this theta is given and nothing to be estimated."""
-    return replace(with_theta(family, theta), estimator=None)
-
-
 def fit(task: Task, progress: fitting.Progress | None = None) -> Fitted:
     """Fit every group of a task whose family leaves theta to be estimated."""
     if task.net is not None or task.bias_reduction is not None:
@@ -89,7 +79,7 @@ def fit(task: Task, progress: fitting.Progress | None = None) -> Fitted:
             "theta is estimated beside estimates of maximum likelihood, or with a Ridge; with an ElasticNet or bias_reduction= "
             "give it, for example the one found without them: NegativeBinomial(theta=fit.theta)"
         )
-    poisson = replace(task, family=given(task.family, np.inf))
+    poisson = replace(task, family=task.family.given(theta=np.inf))
     base = fitting.fit(poisson)
     known = _estimate(poisson, base, task.family.estimator == "cox_reid")
     alpha = np.where(np.isnan(known.alpha), 0.0, known.alpha)
@@ -97,7 +87,7 @@ def fit(task: Task, progress: fitting.Progress | None = None) -> Fitted:
         theta = 1.0 / alpha
     # Under the log link there is one optimum, and without starts the program is the one that made the Poisson fits.
     start = None if task.family.link.name == "log" else np.where(np.isnan(known.coefficients), 0.0, known.coefficients)
-    solution = fitting.fit(replace(task, family=given(task.family, theta), start=start), progress)
+    solution = fitting.fit(replace(task, family=task.family.given(theta=theta), start=start), progress)
     open_ended = known.open & (solution.status == Status.CONVERGED)
     solution.status[open_ended] = Status.MAX_ITERATIONS
     solution.covariance[open_ended] = np.nan
@@ -284,12 +274,12 @@ def _profile(task: Task, groups: np.ndarray, alpha: np.ndarray, adjusted: bool) 
     source = task.source
     assert isinstance(source, Stacked)
     with np.errstate(divide="ignore"):
-        family = with_theta(task.family, 1.0 / alpha)
+        family = task.family.with_parameters(theta=1.0 / alpha)
     rows = replace(source, starts=source.starts[groups], sizes=source.sizes[groups])
     some = replace(task.subset(rows, groups), family=family)
     found = fitting.fit(some)
     everyone = np.arange(len(groups))
-    at = _group(replace(some, family=with_theta(family, np.inf)), found, everyone)
+    at = _group(replace(some, family=family.with_parameters(theta=np.inf)), found, everyone)
     point = Point(at.family, at.penalty, at.keep, np.where(np.isnan(at.start), 0.0, at.start), alpha)
     seen: Seen = _in_tiles(some, everyone, partial(profile_tiles, adjusted=adjusted), point)
     pull = 0.0 if point.penalty is None else 0.5 * np.sum(point.penalty * point.start**2, axis=1)

@@ -104,7 +104,7 @@ def test_adjusted_score_is_zero_and_the_careful_way_agrees(shared):
     Y, *fits = shared
     g = len(Y)
     for fit, adjusted in zip(fits, (False, True), strict=True):
-        task = Task(Crossed(X, Y, None, np.broadcast_to(OFFSET, Y.shape), g), theta.given(ML, np.inf))
+        task = Task(Crossed(X, Y, None, np.broadcast_to(OFFSET, Y.shape), g), ML.given(theta=np.inf))
         with arithmetic():
             known = theta._carefully(task, fitting.fit(task), np.arange(g), adjusted)
         np.testing.assert_allclose(known.alpha, 1.0 / fit.theta, rtol=1e-8)
