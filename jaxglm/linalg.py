@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.lax import index_in_dim, slice_in_dim
 
-from jaxglm.designs import HIGHEST, from_pairs
+from jaxglm.designs import HIGHEST
 
 LARGEST = 12  # columns of a system that is solved with its rows written out
 PANEL, PANELS = 16, 8  # rows of a triangular factor that are made together, and how many times at most
@@ -214,7 +214,8 @@ class Small:
 
     def inverse(self) -> Array:
         """(X'WX)^-1."""
-        return from_pairs(_invert(self.upper), len(self.upper))
+        roots = _invert(self.upper)
+        return jnp.matmul(roots.T, roots, precision=HIGHEST)
 
 
 def small_solve(information: Array, b: Array, keep: Array) -> tuple[Small, Array, Array]:
@@ -282,15 +283,13 @@ def _eliminate(information: Array, b: Array) -> tuple[Array, ...]:
 
 @_innermost
 def _invert(upper: Array) -> Array:
-    """The lower triangle of (U'U)^-1, row by row, (p (p + 1) / 2,). upper: (p, p), perhaps with more axes."""
+    """U'^-1, whose rows are the roots of (U'U)^-1, row by row. upper: (p, p), perhaps with more axes."""
     p = len(upper)
-    inverses, rows = [1.0 / upper[i, i] for i in range(p)], [upper[i, i + 1 :] for i in range(p)]
-    columns = []  # of U'^-1, from the diagonal on
-    for c in range(p):
-        column, left = [inverses[c]], -rows[c] * inverses[c]
-        for i in range(c + 1, p):
-            column.append(index_in_dim(left, 0, keepdims=False) * inverses[i])
-            left = slice_in_dim(left, 1, None) - rows[i] * column[-1]
-        columns.append(jnp.stack(column))
-    pairs = [(columns[i], slice_in_dim(columns[j], i - j, None)) for i in range(p) for j in range(i + 1)]
-    return jnp.stack([jnp.sum(a * b, axis=0) for a, b in pairs])
+    unit = jnp.eye(p, dtype=upper.dtype).reshape(p, p, *(1,) * (upper.ndim - 2))
+    roots: list[Array] = []
+    for i in range(p):
+        root = jnp.broadcast_to(unit[i], upper[i].shape)
+        for j in range(i):
+            root = root - upper[j, i] * roots[j]
+        roots.append(root / upper[i, i])
+    return jnp.stack(roots)

@@ -22,7 +22,7 @@ from jaxglm.irls.options import IRLS
 from jaxglm.threads import cores
 
 CHUNK = 4  # rows that are looked at together
-BROAD = 12  # columns from which on these are half as many
+BROAD = 12  # columns, with more than which these are half as many
 RANGES = 16  # into which each thread's share of the blocks is cut
 MOST = 2**23  # numbers of the rows of a block
 WRITING = threading.Lock()  # a kernel is written once, whichever threads want it
