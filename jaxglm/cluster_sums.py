@@ -1,7 +1,8 @@
 """A clustered sandwich, as a function of the rows of one fit, for `passes.over_marked`.
 
-Where rows come cluster by cluster, with the cluster as their mark, the scores s x of one cluster are added up until the mark
-changes, and then v v' is added to the meat, v being T' times the sum; see `sandwich`.
+The cluster of a row is its mark. The meat is the sum of v v' over clusters, v being T' times the sum of the cluster's scores
+s x; see `sandwich`. Of `FewClusters`, the sums of all are kept at once, and rows come in any order. Where clusters are many,
+rows are sorted by them first, and in `sandwich` scores are added up until the mark changes.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from jaxglm.irls.seldom import seldom
 from jaxglm.irls.working import working
 from jaxglm.leverage import Known
 from jaxglm.observations import Observations
-from jaxglm.passes import Marks
-from jaxglm.rows import Rows, along
+from jaxglm.passes import Marks, Pass
+from jaxglm.rows import Rows, Totals, along, fold
 from jaxglm.sorting import Order, sort_rows, sort_within
+
+FEW = 160  # sums, one for each cluster and column, that are kept at once
+STEP = 4  # clusters are counted in these, so that one program serves numbers of them
 
 
 @jax.tree_util.register_dataclass
@@ -51,8 +55,27 @@ class _Open:
     meat: Array
 
 
+@dataclass(frozen=True)
+class FewClusters:
+    """The sandwich of one fit whose rows have marks below `count`, in any order."""
+
+    count: int
+
+    def __call__(self, rows: Rows, family: Family, known: Known) -> Clustered:
+        def look(part: Rows) -> Totals:
+            assert part.mark is not None
+            inside = part.mark == jnp.arange(self.count, dtype=part.y.dtype)[:, None]
+            weights = jnp.matmul(jnp.where(inside, 1.0, 0.0), part.weights, precision=HIGHEST)
+            scores = jnp.where(inside, _scores(part, family, known), 0.0)
+            return Totals((jnp.matmul(scores, part.design.matrix(), precision=HIGHEST), weights))
+
+        sums, weights = fold(rows, look).sums
+        v = jnp.matmul(sums, known.root, precision=HIGHEST)
+        return _sandwich(known.root, jnp.matmul(v.T, v, precision=HIGHEST), jnp.sum(jnp.where(weights > 0, 1.0, 0.0)))
+
+
 def sandwich(rows: Rows, family: Family, known: Known) -> Clustered:
-    """The sandwich of one fit, of few rows at a time."""
+    """The sandwich of one fit whose rows come cluster by cluster, of few rows at a time."""
     root, p = known.root, len(known.root)
     left, right = np.tril_indices(p)
 
@@ -62,8 +85,8 @@ def sandwich(rows: Rows, family: Family, known: Known) -> Clustered:
 
     def step(state: _Open, part: Rows) -> _Open:
         assert part.mark is not None
-        row, x = working(family, part, part.eta(known.coefficients)), part.design.matrix()
-        scores, there = jnp.where(part.present, row.scores, 0.0), jnp.where(part.present, 1.0, 0.0)
+        scores, there = _scores(part, family, known), jnp.where(part.present, 1.0, 0.0)
+        x = part.design.matrix()
         for i in range(len(scores)):
             changes = part.mark[i] != state.mark
             number, meat = seldom(changes, partial(closed, state), (state.number, state.meat))
@@ -80,43 +103,55 @@ def sandwich(rows: Rows, family: Family, known: Known) -> Clustered:
     zero = jnp.zeros((), root.dtype)
     none = _Open(zero - jnp.inf, jnp.zeros(p, root.dtype), zero, zero, jnp.zeros(len(left), root.dtype))
     number, meat = closed(along(rows, none, step))
-    half = jnp.matmul(root, from_pairs(meat, p), precision=HIGHEST)
+    return _sandwich(root, from_pairs(meat, p), number)
+
+
+def _scores(part: Rows, family: Family, known: Known) -> Array:
+    """s of some rows, zero where a row is absent."""
+    return jnp.where(part.present, working(family, part, part.eta(known.coefficients)).scores, 0.0)
+
+
+def _sandwich(root: Array, meat: Array, number: Array) -> Clustered:
+    half = jnp.matmul(root, meat, precision=HIGHEST)
     around, bread = (jnp.matmul(part, root.T, precision=HIGHEST) for part in (half, root))
     return Clustered(around, bread, number)
 
 
-def marks_of(rows: Observations, kinds: list[np.ndarray]) -> Marks:
-    """The rows of every fit, cluster by cluster. kinds: codes of clusters that broadcast to the rows' shape; those of several
-    kinds make a cluster of each combination."""
-    if rows.codes is None:
-        return _of_equal(rows, kinds)
-    cluster = _combined(kinds)
-    return Marks(cluster, sort_within(rows.codes, rows.g, cluster))
+def marks_of(rows: Observations, kinds: list[np.ndarray]) -> tuple[Pass, Marks]:
+    """What to ask of the rows of every fit, and their marks. kinds: codes of clusters that broadcast to the rows' shape; those
+    of several kinds make a cluster of each combination."""
+    cluster = _combined(kinds) if rows.codes is not None else _of_equal(rows, kinds)
+    count = STEP * (int(cluster.max(initial=0)) // STEP + 1)
+    if count * (rows.X.shape[-1] + (rows.own is not None)) <= FEW:
+        return FewClusters(count), Marks(cluster)
+    if rows.codes is not None:
+        return sandwich, Marks(cluster, sort_within(rows.codes, rows.g, cluster))
+    (g, n), order = rows.shape, np.argsort(cluster, axis=-1, kind="stable").reshape(-1)
+    return sandwich, Marks(cluster, Order(order, np.arange(g) * (n if cluster.ndim == 2 else 0), np.full(g, n)))
 
 
-def labels_of(marks: Marks, rows: Observations, fits: np.ndarray) -> np.ndarray:
-    """The marks of some fits' rows, one fit after the other, in the order in which `packing.gather` has them."""
+def of_fits(rows: Observations, fits: np.ndarray, *values: np.ndarray) -> list[np.ndarray]:
+    """Values of some fits' rows, one fit after the other, in the order in which `packing.gather` has them. values: each in the
+    shape of the rows, or (n,) for all fits."""
     if rows.codes is None:
-        return np.concatenate([np.broadcast_to(marks.mark, rows.shape)[fit] for fit in fits])
+        return [np.broadcast_to(each, rows.shape)[fits].reshape(-1) for each in values]
     order = sort_rows(rows.codes, rows.g)
-    return marks.mark[np.concatenate([order.of_group(fit) for fit in fits])]
+    index = np.concatenate([order.of_group(fit) for fit in fits])
+    return [each[index] for each in values]
 
 
-def count(marks: Marks, weights: np.ndarray, fit: int) -> int:
-    """How many clusters of one fit have a row of positive weight. weights: in the rows' shape."""
-    rows = marks.order.of_group(fit)
-    mark = marks.mark if marks.mark.ndim == 1 else marks.mark[fit]
-    there = (weights if weights.ndim == 1 else weights[fit])[rows] != 0
-    return len(np.unique(mark[rows][there]))
+def count(clusters: np.ndarray, weights: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """How many clusters of each fit have a row of positive weight, (k,). clusters, weights: of the rows of one fit after the
+    other; sizes: (k,), of their rows."""
+    there, most = weights != 0, int(clusters.max(initial=0)) + 1
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    return np.bincount(np.unique(owner[there] * most + clusters[there]) // most, minlength=len(sizes))
 
 
-def _of_equal(rows: Observations, kinds: list[np.ndarray]) -> Marks:
-    """The same of fits with equally many rows."""
-    g, n = rows.shape
-    shape = (n,) if all(kind.ndim == 1 for kind in kinds) else (g, n)
-    cluster = _combined([np.broadcast_to(kind, shape).reshape(-1) for kind in kinds]).reshape(shape)
-    order = np.argsort(cluster, axis=-1, kind="stable").reshape(-1)
-    return Marks(cluster, Order(order, np.arange(g) * (n if len(shape) == 2 else 0), np.full(g, n)))
+def _of_equal(rows: Observations, kinds: list[np.ndarray]) -> np.ndarray:
+    """The clusters of fits with equally many rows, (n,) where they are the same for all, else (g, n)."""
+    shape = rows.shape[1:] if all(kind.ndim == 1 for kind in kinds) else rows.shape
+    return _combined([np.broadcast_to(kind, shape).reshape(-1) for kind in kinds]).reshape(shape)
 
 
 def _combined(kinds: list[np.ndarray]) -> np.ndarray:

@@ -16,6 +16,7 @@ the CholeskyQR2 algorithm (2015).
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,6 +36,7 @@ from jaxglm.penalty import pulled
 from jaxglm.rows import Rows, Totals, fold
 from jaxglm.status import Status
 from jaxglm.task import Task
+from jaxglm.threads import cores
 
 WELL = 1e-4  # the smallest pivot of a covariance whose root needs no look at the rows
 FULL = 1.0 - 1e-14  # a hat value from here on is 1, as R has it
@@ -211,10 +213,13 @@ def factored(matrices: np.ndarray) -> Roots:
 def _regular(matrices: np.ndarray) -> Roots | None:
     """The same, of matrices that are regular but for rows of zeros; None where some are not."""
     out = Roots(np.empty_like(matrices), np.empty(len(matrices)))
+
+    def put(begin: int) -> None:  # so many at a time as stay in a cache
+        store(out, slice(begin, begin + PIECE), _regular_ones(matrices[begin : begin + PIECE]))
+
     try:
-        for begin in range(0, len(matrices), PIECE):  # so many at a time as stay in a cache
-            part = slice(begin, begin + PIECE)
-            store(out, part, _regular_ones(matrices[part]))
+        with ThreadPoolExecutor(cores()) as pool:
+            list(pool.map(put, range(0, len(matrices), PIECE)))
     except np.linalg.LinAlgError:
         return None
     return out

@@ -72,24 +72,25 @@ def over_fits(one: Pass, task: Task, known: Any, which: np.ndarray | None = None
 @dataclass(frozen=True)
 class Marks:
     """Marks of rows, and the order in which a pass goes along the rows of each fit. mark: in the shape of the rows, or (n,) for
-    all fits; order: of rows of one table or of each fit's own."""
+    all fits; order: of rows of one table or of each fit's own, None for that of the source."""
 
     mark: np.ndarray
-    order: Order
+    order: Order | None = None
 
 
 def over_marked(one: Pass, task: Task, known: Any, marks: Marks, which: np.ndarray) -> Any:
     """What `one` says of the fits flagged by `which` (g,), whose rows have marks, in their order; None where no lanes of a CPU
     can do it."""
-    rows = lane_rows(task.source)
-    shared = rows is not None and rows.shared
-    if rows is None or (shared and marks.order.starts.any()):
+    rows, order = lane_rows(task.source), marks.order
+    if rows is None:
         return None
-    order = marks.order
-    X = rows.X[order.index] if shared and order.index is not None else rows.X
-    rows = replace(rows, X=X, order=order.index, starts=order.starts, sizes=order.sizes, mark=marks.mark)
+    if order is not None:
+        if rows.shared and order.starts.any():
+            return None
+        X = rows.X[order.index] if rows.shared and order.index is not None else rows.X
+        rows = replace(rows, X=X, order=order.index, starts=order.starts, sizes=order.sizes)
     with arithmetic(task.device):
-        return _by_lanes(one, task, known, np.flatnonzero(which & (order.sizes > 0)), rows)
+        return _by_lanes(one, task, known, np.flatnonzero(which & (rows.sizes > 0)), replace(rows, mark=marks.mark))
 
 
 def _by_lanes(one: Pass, task: Task, known: Any, groups: np.ndarray, rows: lanes.Rows | None) -> Any:

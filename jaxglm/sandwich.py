@@ -151,7 +151,7 @@ def clustered(result: Any, kinds: list[np.ndarray], correction: str, cadjust: bo
     at, total = known(result), None
     for size in range(1, len(kinds) + 1):
         for chosen in combinations(kinds, size):
-            one = _in_order(result, at, list(chosen)) or _by_cluster(result, at, list(chosen))
+            one = _by_marks(result, at, list(chosen)) or _by_cluster(result, at, list(chosen))
             if cadjust:
                 one.covariance[:] *= _ratio(one.n_clusters, one.n_clusters - 1)[:, None, None]
             if total is None:
@@ -165,25 +165,23 @@ def clustered(result: Any, kinds: list[np.ndarray], correction: str, cadjust: bo
     return total
 
 
-def _in_order(result: Any, at: Known, kinds: list[np.ndarray]) -> Clustered | None:
+def _by_marks(result: Any, at: Known, kinds: list[np.ndarray]) -> Clustered | None:
     """What `cluster_sums` finds in a pass; None where there can be none."""
-    rows = result._rows()
-    marks, separated = cluster_sums.marks_of(rows, kinds), result.solution.direction.any(axis=1)
-    found: Clustered | None = over_marked(cluster_sums.sandwich, result.task, at, marks, ~separated)
+    rows, separated = result._rows(), result.solution.direction.any(axis=1)
+    one, marks = cluster_sums.marks_of(rows, kinds)
+    found: Clustered | None = over_marked(one, result.task, at, marks, ~separated)
     if found is None or not separated.any():
         return found
     # Rows at their limits say nothing, but clusters of them are clusters.
     apart = np.flatnonzero(separated)
     rest, sizes = remaining(result.task, result.solution, apart), result.task.source.sizes[apart]
-    labels = cluster_sums.labels_of(marks, rows, apart)
-    within = Marks(labels, sort_within(np.repeat(np.arange(len(apart)), sizes), len(apart), labels))
-    more = over_marked(cluster_sums.sandwich, rest, jax.tree.map(lambda leaf: leaf[apart], at), within, apart >= 0)
+    labels, weights = cluster_sums.of_fits(rows, apart, marks.mark, rows.prior_weights())
+    order = None if marks.order is None else sort_within(np.repeat(np.arange(len(apart)), sizes), len(apart), labels)
+    more = over_marked(one, rest, jax.tree.map(lambda leaf: leaf[apart], at), Marks(labels, order), apart >= 0)
     if more is None:
         return None
     store(found, apart, more)
-    weights = rows.prior_weights()
-    for fit in apart:
-        found.n_clusters[fit] = cluster_sums.count(marks, weights, int(fit))
+    found.n_clusters[apart] = cluster_sums.count(labels, weights, sizes)
     return found
 
 

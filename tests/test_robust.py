@@ -308,16 +308,21 @@ def many_shapes():
         ]
 
 
+@pytest.mark.parametrize("few", [True, False])
 @pytest.mark.parametrize("which", range(6))
-def test_lanes_say_what_the_general_path_says(which, monkeypatch):
+def test_lanes_say_what_the_general_path_says(which, few, monkeypatch):
+    from jaxglm import cluster_sums
     from jaxglm.irls import lanes
 
+    if not few:
+        monkeypatch.setattr(cluster_sums, "FEW", 0)
     fit, clusters = many_shapes()[which]
 
     def all_types():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return [fit.robust("HC3").covariance, fit.robust("cluster", clusters, correction="HC1").covariance]
+            clustered = fit.robust("cluster", clusters, correction="HC1", degrees="clusters")
+            return [fit.robust("HC3").covariance, clustered.covariance, clustered.degrees]
 
     found = all_types()
     monkeypatch.setattr(lanes, "available", lambda job, device: "not wanted")
