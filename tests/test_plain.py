@@ -182,7 +182,7 @@ def test_small_systems(p):
 
 
 def test_the_score_at_start_values(x64):
-    """R's start for counts is mu = y + 0.1, which leaves X'(y - mu) = -0.1 X'1."""
+    """The start for counts is mu = y + 3/8, which leaves X'(y - mu) = -3/8 X'1."""
     X = np.column_stack([np.ones(6), np.arange(6.0)])
     first = irls.step(X, np.array([0.0, 1, 1, 4, 2, 7]), families.Poisson())
-    np.testing.assert_allclose(first.score, -0.1 * X.sum(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(first.score, -0.375 * X.sum(axis=0), rtol=1e-6)

@@ -39,6 +39,7 @@ PATIENCE, SLOW = 6, 0.3  # after so many steps, one that is more than this times
 STILL = 1e-3  # what a last step may change all etas by; towards infinity no link makes it less in float64
 NEAR = 0.1  # once a step promises to lower Pearson's statistic by less than this fraction, observed weights are used
 SQUARE = 0.1  # of the tolerance, what the square of a step has to be within to be the last
+ADDITIVE = ("log", "identity")  # links for which what an intercept does to a mean is the same for all offsets
 ANY = 1e30  # a floor that no weight is below
 
 
@@ -62,8 +63,7 @@ def solve_plain(problem: Problem, options: IRLS, arrived: bool = False) -> Solut
     where such steps have led."""
     reached, null, known = begin(problem) if arrived else iterate(problem, options), None, jnp.ones((), bool)
     if problem.rows.offset is not None:
-        below = iterate(_null(problem), replace(options, tol=max(options.tol, NULL_TOLERANCE)))
-        null, known = below.coefficients[0], below.settled
+        null, known = _null_intercept(problem, options)
     keep = problem.keep
     found = statistics(problem, PLAIN, reached.coefficients, keep, null)
     return _concluded(problem.bared, options, reached, found, known)
@@ -218,18 +218,20 @@ def _noise(solved: Solved, coefficients: Array, chi_square: Array) -> Array:
     return PLAIN.noise(solved.factor, of_eta + jnp.sqrt(chi_square))
 
 
-def _null(problem: Problem) -> Problem:
-    """The null model, which is the offset and an intercept, from where its mean mean is near the mean response."""
+def _null_intercept(problem: Problem, options: IRLS) -> tuple[Array, Array]:
+    """The intercept of the null model, whose only other term is the offset, and whether it is known."""
     family, one = problem.family, jnp.ones(1, problem.dtype)
-
     total = jnp.where(problem.total_weight > 0, problem.total_weight, 1.0)
     mean, offset = (value / total for value in fold(problem.rows, Partial(_mean_at_offset, family)).sums)
-    # Exact under a log link for Poisson counts, and under the identity.
     center = family.link(problem.mean_response)
-    start = center - family.link(mean)
+    start = center - family.link(mean)  # where the mean mean is near the mean response
+    if family.is_canonical and family.link.name in ADDITIVE:
+        return start, jnp.isfinite(start)
     start = jnp.where(jnp.isfinite(start), start, center - offset)
     rows = with_design(problem.rows, Constant())
-    return replace(problem, rows=rows, scale=one, penalty=None, start=start[None], keep=one > 0)
+    null = replace(problem, rows=rows, scale=one, penalty=None, start=start[None], keep=one > 0)
+    below = iterate(null, replace(options, tol=max(options.tol, NULL_TOLERANCE)))
+    return below.coefficients[0], below.settled
 
 
 def _mean_at_offset(family: Family, part: Rows) -> Totals:

@@ -80,7 +80,7 @@ class Statistics:
 
     solved: the factored information, with the regression of 1 on the columns and the step that the score still asks for;
     stir: the sum over rows of the square of what that step changes eta by; valid: whether all rows have valid means;
-    chi_square: Pearson's statistic.
+    chi_square: Pearson's statistic, or what stands for it where the dispersion is known.
     """
 
     covariance: Array
@@ -100,6 +100,7 @@ def statistics(problem: Problem, algebra: Algebra, coefficients: Array, keep: Ar
     family = problem.family
     collected, totals = algebra.gather(problem.rows, Partial(_look, problem.bared, coefficients, null))
     deviance, null_deviance, likelihood, chi_square, invalid = totals.sums
+    chi_square = chi_square if family.dispersion is None else problem.total_weight
     solved = algebra.solve(collected, problem.penalty, problem.origins(None, coefficients), keep)
     ones, step = solved.increments[:, 0], solved.increments[:, 1]
     if problem.penalty is not None:
@@ -143,7 +144,7 @@ def _covariance(solved: Solved, n_obs: Array, chi_square: Array, known: float | 
 
 def _look(problem: Problem, coefficients: Array, null: Array | None, part: Rows) -> tuple[Array, Array, Totals]:
     """What some rows say at the coefficients: the sums are deviance, null deviance, log-likelihood where the dispersion is
-    known, Pearson's statistic, and how many means are not valid."""
+    known, Pearson's statistic where it is not, and how many means are not valid."""
     family, eta = problem.family, part.eta(coefficients)
     row = working(family, part, eta)
     loss = jnp.sum(row.loss)
@@ -156,7 +157,8 @@ def _look(problem: Problem, coefficients: Array, null: Array | None, part: Rows)
         return jnp.sum(working(family, part, eta).deviance), jnp.sum(below.deviance), likelihood
 
     deviances = seldom(~problem.bare, exact, simple)
-    sums = (*deviances, jnp.sum(row.chi_square), jnp.sum(~row.valid, dtype=jnp.int32))
+    chi_square = jnp.sum(row.chi_square) if family.dispersion is None else jnp.zeros_like(loss)
+    sums = (*deviances, chi_square, jnp.sum(~row.valid, dtype=jnp.int32))
     return row.weights, jnp.stack([row.weights, row.scores]), Totals(sums)
 
 

@@ -151,12 +151,7 @@ def solve(job: Job, found: Any, groups: np.ndarray, progress: Callable[[int], No
     made = kernel(shape_of(job))
     table, kept = _table(job, made, found)
     lanes, chunk = made.layout.lanes, made.shape.chunk
-    sizes = job.rows.sizes[groups]
-    if len(sizes) and sizes.min() != sizes.max():
-        groups = groups[np.argsort(-sizes, kind="stable")]
-    n_blocks = -(-len(groups) // lanes)
-    blocks = np.full(n_blocks * lanes, -1, np.int64)
-    blocks[: len(groups)] = groups
+    blocks = _blocks(groups, job.rows.sizes[groups], lanes)
     counts = np.asarray(-(-job.rows.sizes[blocks[::lanes]] // chunk), np.int64)
     table["blocks"], table["counts"] = blocks.ctypes.data, counts.ctypes.data
     own = threading.local()
@@ -175,6 +170,16 @@ def solve(job: Job, found: Any, groups: np.ndarray, progress: Callable[[int], No
             if progress:
                 progress(done)
     del kept
+
+
+def _blocks(groups: np.ndarray, sizes: np.ndarray, lanes: int) -> np.ndarray:
+    """The groups of each block, one after the other, -1 where a lane has none. Groups of about the same size share a block; of
+    groups of one size each lane takes a share in their order, since memory is read ahead where it is read in order."""
+    alike = not len(sizes) or sizes.min() == sizes.max()
+    n_blocks = -(-len(groups) // lanes)
+    blocks = np.full(n_blocks * lanes, -1, np.int64)
+    blocks[: len(groups)] = groups if alike else groups[np.argsort(-sizes, kind="stable")]
+    return np.ascontiguousarray(blocks.reshape(lanes, n_blocks).T).reshape(-1) if alike else blocks
 
 
 def _ranges(counts: np.ndarray) -> Iterator[range]:
