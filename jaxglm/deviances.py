@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxglm.links import ArrayLike
-from jaxglm.logarithms import atanh_series, log
+from jaxglm.logarithms import atanh_series, log, log_of_normal
 
 
 def relative_entropy(y: Array, mu: Array, log_mu: Array) -> Array:
@@ -27,7 +27,7 @@ def relative_entropy(y: Array, mu: Array, log_mu: Array) -> Array:
     v = gap / jnp.where(total > 0, total, 1.0)
     v = jnp.where(near, v, 0.0)
     positive = y > 0
-    ratio = log(jnp.where(positive, y, 1.0)) - jnp.where(positive & ~near, log_mu, 0.0)
+    ratio = log_of_normal(jnp.where(positive, y, 1.0)) - jnp.where(positive & ~near, log_mu, 0.0)
     return jnp.where(near, gap * v + 2.0 * y * v * atanh_series(v * v), jnp.where(positive, y * ratio, 0.0) - gap)
 
 

@@ -13,6 +13,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy.special import digamma
 
@@ -28,17 +29,37 @@ def log(x: Array) -> Array:
     >>> float(log(jnp.asarray(1.0)))
     0.0
     """
+    edge = jnp.where(x == 0, -jnp.inf, jnp.where(x > 0, x, jnp.nan))
+    return jnp.where((x > 0) & (x < jnp.inf), _log_of_normal(x), edge)
+
+
+@jax.custom_jvp
+def log_of_normal(x: Array) -> Array:
+    """log(x) for x > 0 that is neither subnormal nor infinite; no number in particular elsewhere."""
+    return _log_of_normal(x)
+
+
+@log.defjvp
+def _log_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return log(primals[0]), tangents[0] / primals[0]
+
+
+@log_of_normal.defjvp
+def _log_of_normal_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return log_of_normal(primals[0]), tangents[0] / primals[0]
+
+
+def _log_of_normal(x: Array) -> Array:
+    """x = 2^k m with m from sqrt(1/2) to sqrt(2), of which subtracting the bits of sqrt(1/2) leaves k in the upper ones. They
+    become a number in the last bits of a power of two."""
     integer, bits, bias = (jnp.int64, 52, 1023) if x.dtype == jnp.float64 else (jnp.int32, 23, 127)
     pattern = jax.lax.bitcast_convert_type(x, integer)
-    exponent = jax.lax.shift_right_arithmetic(pattern, jnp.asarray(bits, integer)) - bias
-    fraction = jax.lax.bitcast_convert_type((pattern & ((1 << bits) - 1)) | (bias << bits), x.dtype)
-    upper = fraction > math.sqrt(2.0)
-    fraction = jnp.where(upper, 0.5 * fraction, fraction)
-    exponent = (exponent + upper.astype(integer)).astype(x.dtype)
-    t = (fraction - 1.0) / (fraction + 1.0)
-    found = exponent * math.log(2.0) + 2.0 * (t + t * atanh_series(t * t))
-    edge = jnp.where(x == 0, -jnp.inf, jnp.where(x > 0, x, jnp.nan))
-    return jnp.where((x > 0) & (x < jnp.inf), found, edge)
+    above = pattern - int(np.asarray(math.sqrt(0.5), x.dtype).view(integer))
+    m = jax.lax.bitcast_convert_type(pattern - (above & -(1 << bits)), x.dtype)
+    biased = jax.lax.shift_right_logical(above + (bias << bits), jnp.asarray(bits, integer))
+    k = jax.lax.bitcast_convert_type(biased | ((bits + bias) << bits), x.dtype) - (2.0**bits + bias)
+    t = (m - 1.0) / (m + 1.0)
+    return k * math.log(2.0) + 2.0 * (t + t * atanh_series(t * t))
 
 
 def atanh_series(square: Array) -> Array:
@@ -47,11 +68,6 @@ def atanh_series(square: Array) -> Array:
     for k in range(8, 0, -1):
         series = series * square + 1.0 / (2 * k + 1)
     return series * square
-
-
-@log.defjvp
-def _log_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    return log(primals[0]), tangents[0] / primals[0]
 
 
 def log1p(x: Array) -> Array:
@@ -75,17 +91,17 @@ def log_factorial(x: Array) -> Array:
     """
     small = x < _SHIFT
     low = jnp.where(small, x, 0.0)
-    product = low + 1.0
-    for k in range(2, _SHIFT + 1):
-        product = product * (low + k)
+    between, product = low * (low + (_SHIFT + 1.0)), jnp.ones_like(low)
+    for k in range(1, _SHIFT // 2 + 1):  # the factors low + k, by pairs from both ends
+        product = product * (between + k * (_SHIFT + 1.0 - k))
     z = jnp.where(small, x + (_SHIFT + 1.0), x + 1.0)
     inverse = 1.0 / z
     square = inverse * inverse
     series = jnp.zeros_like(z)
     for term in reversed(_STIRLING):
         series = series * square + term
-    big = (z - 0.5) * log(z) - z + 0.5 * math.log(2.0 * math.pi) + series * inverse
-    found = big - jnp.where(small, log(product), 0.0)
+    big = (z - 0.5) * log_of_normal(z) - z + 0.5 * math.log(2.0 * math.pi) + series * inverse
+    found = big - jnp.where(small, log_of_normal(product), 0.0)
     return jnp.where((x == 0) | (x == 1), 0.0, found)
 
 

@@ -3,9 +3,9 @@
 Both are written in arithmetic and operations on bits, for JAX, and so can be tested against NumPy like any function. Errors
 are below one unit in the last place for exp and two for log, in the whole range of normal numbers.
 
-exp: x = k log 2 + r with |r| <= log(2) / 2, where log 2 is cut in two so that k times its upper part is exact; a Taylor
-polynomial of r, to whose exponent k is added. log: the argument is m 2^k with m between
-sqrt(1/2) and sqrt(2); log m = f - f^2/2 + s (f^2/2 + R(s^2)) with f = m - 1 and s = f / (2 + f).
+exp: x = k log 2 + r with |r| <= log(2) / 2, where log 2 is cut in two so that k times its upper part is exact; a polynomial
+of r, to whose exponent k is added. log: the argument is m 2^k with m between sqrt(1/2) and sqrt(2);
+log m = f - f^2/2 + s (f^2/2 + R(s^2)) with f = m - 1 and s = f / (2 + f).
 
 Sources: Tang, Table-driven implementation of the exponential function (1989), for the reduction; FreeBSD's msun (Ng 1993)
 for the form of log; Muller, Elementary Functions (2016), chapter 11.
@@ -14,7 +14,7 @@ for the form of log; Muller, Elementary Functions (2016), chapter 11.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,20 +29,26 @@ from jaxglm.logarithms import log_factorial
 
 @dataclass(frozen=True)
 class _Format:
-    """How a floating-point type is laid out, and what exp needs to know of it. degree: of its polynomial; top, bottom:
+    """How a floating-point type is laid out, and what exp needs to know of it. terms: of its polynomial; top, bottom:
     beyond these results are infinite, or zero; upper, lower: log 2 in two parts."""
 
     integer: Any
     bits: int
-    degree: int
+    terms: tuple[float, ...]
     top: float
     bottom: float
     upper: float
     lower: float
 
 
-_DOUBLE = _Format(jnp.int64, 52, 13, 709.7827, -708.396, 0.6931471803691238, 1.9082149292705877e-10)
-_SINGLE = _Format(jnp.int32, 23, 7, 88.7228, -87.336, 0.693359375, -2.12194440054690583e-4)
+# (e^r - 1 - r) / r^2 at Chebyshev's points: off by 0.1 units in the last place of e^r in double precision, 0.2 in single.
+_EXP_DOUBLE = (
+    0.5000000000000001, 0.16666666666666669, 0.041666666666624136, 0.008333333333330063, 0.001388888891720967,
+    0.00019841269863050506, 2.4801521302241082e-05, 2.7557268464831627e-06, 2.7620085455018414e-07, 2.510038319586702e-08,
+)  # fmt: skip
+_EXP_SINGLE = (0.5, 0.16666576583158002, 0.041666554109346714, 0.008363246669753728, 0.0013926268052570573)
+_DOUBLE = _Format(jnp.int64, 52, _EXP_DOUBLE, 709.7827, -708.396, 0.6931471803691238, 1.9082149292705877e-10)
+_SINGLE = _Format(jnp.int32, 23, _EXP_SINGLE, 88.7228, -87.336, 0.693359375, -2.12194440054690583e-4)
 
 
 def _format(x: Array) -> _Format:
@@ -57,14 +63,13 @@ def exp(x: Array) -> Array:
     shifted = clipped * (1.0 / math.log(2.0)) + shift
     k = shifted - shift
     r = (clipped - k * form.upper) - k * form.lower
-    terms = [1.0 / math.factorial(i) for i in range(2, form.degree + 1)]
-    power = 1.0 + (r + r * r * _estrin(terms, r))
+    power = 1.0 + (r + r * r * _estrin(form.terms, r))
     whole = lax.shift_left(lax.bitcast_convert_type(shifted, form.integer), jnp.full_like(x, form.bits, form.integer))
     found = lax.bitcast_convert_type(lax.bitcast_convert_type(power, form.integer) + whole, x.dtype)
     return jnp.where(x > form.top, jnp.inf, jnp.where(x < form.bottom, 0.0, found))
 
 
-def _estrin(coefficients: list[float], x: Array) -> Array:
+def _estrin(coefficients: Sequence[float], x: Array) -> Array:
     """A polynomial, that of the lowest power first, in pairs, so that little has to wait for something else."""
     terms: list[Any] = list(coefficients)
     while len(terms) > 1:
