@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from jaxglm.logarithms import log, log1p, log_factorial
+from jaxglm.logarithms import log, log1p, log_factorial, log_of_normal
 
 RNG = np.random.default_rng(4)
 
@@ -34,6 +34,7 @@ def test_log_has_all_digits(x64, dtype):
     found = np.asarray(log(jnp.asarray(x)))
     assert found.dtype == dtype
     assert ulps(found, x) <= 2
+    np.testing.assert_array_equal(log_of_normal(jnp.asarray(x)), found)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -45,6 +46,7 @@ def test_log_at_the_edges(x64, dtype):
 def test_derivatives(x64):
     assert float(jax.grad(log)(jnp.asarray(4.0))) == 0.25
     assert float(jax.grad(jax.grad(log))(jnp.asarray(4.0))) == -0.0625
+    assert float(jax.grad(jax.grad(log_of_normal))(jnp.asarray(4.0))) == -0.0625
     assert float(jax.grad(log_factorial)(jnp.asarray(5.5))) == pytest.approx(special.digamma(6.5), rel=1e-13)
 
 
