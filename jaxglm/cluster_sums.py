@@ -28,7 +28,7 @@ from jaxglm.rows import Rows, Totals, along, fold
 from jaxglm.sorting import Order, sort_rows, sort_within
 
 FEW = 160  # sums, one for each cluster and column, that are kept at once
-STEP = 4  # clusters are counted in these, so that one program serves numbers of them
+STEP = 4  # numbers of clusters are rounded up to a multiple of it, so that one program serves several
 
 
 @jax.tree_util.register_dataclass

@@ -154,7 +154,7 @@ _POISSON = {
     "loss": _poisson_loss,
     "score": _poisson_score,
     "weight": lambda mean: mean.dlog_mu * mean.dmu_deta,
-    "start": lambda y, weights: y + 0.375,  # of R's 0.1 the logarithm is too far from the others
+    "start": lambda y, weights: y + 0.375,  # Anscombe (1948); with R's 0.1 a count of 0 lies far from the others
     "responses": NONNEGATIVE,
     "means": POSITIVE,
     "canonical": "log",

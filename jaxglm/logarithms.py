@@ -30,13 +30,7 @@ def log(x: Array) -> Array:
     0.0
     """
     edge = jnp.where(x == 0, -jnp.inf, jnp.where(x > 0, x, jnp.nan))
-    return jnp.where((x > 0) & (x < jnp.inf), _log_of_normal(x), edge)
-
-
-@jax.custom_jvp
-def log_of_normal(x: Array) -> Array:
-    """log(x) for x > 0 that is neither subnormal nor infinite; no number in particular elsewhere."""
-    return _log_of_normal(x)
+    return jnp.where((x > 0) & (x < jnp.inf), log_of_normal(x), edge)
 
 
 @log.defjvp
@@ -44,13 +38,11 @@ def _log_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Arra
     return log(primals[0]), tangents[0] / primals[0]
 
 
-@log_of_normal.defjvp
-def _log_of_normal_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    return log_of_normal(primals[0]), tangents[0] / primals[0]
+@jax.custom_jvp
+def log_of_normal(x: Array) -> Array:
+    """log(x) for x > 0 that is neither subnormal nor infinite; no number in particular elsewhere.
 
-
-def _log_of_normal(x: Array) -> Array:
-    """x = 2^k m with m from sqrt(1/2) to sqrt(2), of which subtracting the bits of sqrt(1/2) leaves k in the upper ones. They
+    x = 2^k m with m from sqrt(1/2) to sqrt(2), of which subtracting the bits of sqrt(1/2) leaves k in the upper ones. They
     become a number in the last bits of a power of two."""
     integer, bits, bias = (jnp.int64, 52, 1023) if x.dtype == jnp.float64 else (jnp.int32, 23, 127)
     pattern = jax.lax.bitcast_convert_type(x, integer)
@@ -60,6 +52,11 @@ def _log_of_normal(x: Array) -> Array:
     k = jax.lax.bitcast_convert_type(biased | ((bits + bias) << bits), x.dtype) - (2.0**bits + bias)
     t = (m - 1.0) / (m + 1.0)
     return k * math.log(2.0) + 2.0 * (t + t * atanh_series(t * t))
+
+
+@log_of_normal.defjvp
+def _log_of_normal_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return log_of_normal(primals[0]), tangents[0] / primals[0]
 
 
 def atanh_series(square: Array) -> Array:

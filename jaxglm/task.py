@@ -41,7 +41,7 @@ class Task:
     separated: str = "limits"
 
     def subset(self, source: Source, groups: np.ndarray) -> Task:
-        """The task of fitting only some groups, from a source of their rows, from R's start and in float64."""
+        """The task of fitting only some groups, from a source of their rows, from the family's start and in float64."""
 
         def part(values: Any, axes: int) -> Any:
             return values if values is None or np.ndim(values) == axes else np.asarray(values)[groups]

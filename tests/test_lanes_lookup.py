@@ -10,7 +10,7 @@ import pytest
 import jaxglm
 from jaxglm import IRLS, families
 from jaxglm.irls.lanes import Job, Rows, guard, solve
-from jaxglm.irls.lanes.run import shape_of
+from jaxglm.irls.lanes.run import _blocks, shape_of
 from jaxglm.irls.solution import nothing
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("llvmlite") is None, reason="llvmlite is not installed")
@@ -23,6 +23,22 @@ def fitted(X, y, weights, offset, sizes):
     found = nothing(g, p)
     solve(Job(rows, families.Poisson(), None, None, IRLS(), np.dtype(np.float64)), found, np.arange(g))
     return found.coefficients
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 8, 22])
+def test_each_group_has_one_lane(count):
+    lanes, rng = 4, np.random.default_rng(count)
+    groups = np.sort(rng.choice(100, count, replace=False))
+    for sizes in (np.full(100, 7), rng.integers(0, 50, 100)):
+        blocks = _blocks(groups, sizes[groups], lanes)
+        assert sorted(blocks[blocks >= 0]) == list(groups)
+        assert len(blocks) == lanes * -(-count // lanes)
+        if (sizes == 7).all():  # each lane goes along its own share, in order
+            in_order = blocks.reshape(-1, lanes).T.reshape(-1)
+            np.testing.assert_array_equal(in_order[in_order >= 0], groups)
+        else:  # blocks are of about the same size: no group of a later block is larger than one before
+            kept = sizes[blocks[blocks >= 0]]
+            assert (np.diff(kept) <= 0).all()
 
 
 def backwards(values):

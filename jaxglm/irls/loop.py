@@ -213,7 +213,7 @@ def toward_infinity(family: Family, y: Array) -> Array:
 def initial(problem: Problem, algebra: Algebra, tolerance: float) -> State:
     """The state before the first trial.
 
-    The first trial is R's start: one weighted least-squares fit of the linearised link at start values of mu. It is
+    The first trial is the family's start: one weighted least-squares fit of the linearised link at start values of mu. It is
     reached as a step from a safer point, so that it can be halved like any other: zero coefficients, or where these are
     not valid, the least-squares fit of a constant mean.
     """
@@ -260,7 +260,7 @@ def initial(problem: Problem, algebra: Algebra, tolerance: float) -> State:
 
 
 def start_eta(family: Family, rows: Rows, mean_response: Array) -> Array:
-    """R's start values of eta; where a row's is not valid, that of the mean response, and failing that a harmless one."""
+    """Start values of eta; where a row's is not valid, that of the mean response, and failing that a harmless one."""
     eta = where_present(family, rows, family.link(family.start_at(rows.y, rows.weights)))
     for fallback in (mean_response, jnp.asarray(HARMLESS, eta.dtype)):
         valid = family.valid_mean_at(eta, family.link.mean(eta).mu)
@@ -288,7 +288,7 @@ def advance(problem: Problem, algebra: Algebra, options: IRLS, state: State, see
     status = jnp.where(accepted & (n_iterations >= options.max_iterations), Status.MAX_ITERATIONS, RUNNING)
     status = jnp.where((accepted & failed) | stuck, Status.STEP_FAILED, status)
     status = jnp.where(converged, Status.CONVERGED, status)
-    # Where R's start is worse than the safe point it was reached from, the iteration starts from the latter.
+    # Where the family's start is worse than the safe point it was reached from, the iteration starts from the latter.
     no_start = (n_iterations == 0) & jnp.isfinite(state.objective)
     shorter = jnp.where(no_start, 0.0, jnp.where(rejected, 0.5, 1.0)).astype(problem.dtype) * state.step
     step = jnp.where(accepted, trial.increment, shorter)

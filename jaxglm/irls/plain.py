@@ -1,6 +1,6 @@
 """The plain pass: full steps without precautions, and a close look at where they lead.
 
-Nearly every fit is at its optimum after a handful of full steps from R's start. So every fit of a batch first gets no more
+Nearly every fit is at its optimum after a handful of full steps from the start. So every fit of a batch first gets no more
 than that: no look at the deviance, no halving, no watch for separation, normal equations alone, and a dozen steps at most.
 What makes it safe is that the end is checked, not the way. Where the steps have led, the rows are looked at once more, as
 everything that is reported needs it anyway, and the fit is decided only if there
@@ -39,7 +39,7 @@ PATIENCE, SLOW = 6, 0.3  # after so many steps, one that is more than this times
 STILL = 1e-3  # what a last step may change all etas by; towards infinity no link makes it less in float64
 NEAR = 0.1  # once a step promises to lower Pearson's statistic by less than this fraction, observed weights are used
 SQUARE = 0.1  # of the tolerance, what the square of a step has to be within to be the last
-ADDITIVE = ("log", "identity")  # links for which what an intercept does to a mean is the same for all offsets
+ADDITIVE = ("log", "identity")  # links by which an intercept shifts or multiplies all means alike: it has a closed form
 ANY = 1e30  # a floor that no weight is below
 
 
@@ -124,7 +124,7 @@ def iterate(problem: Problem, options: IRLS) -> Reached:
 
 
 def begin(problem: Problem) -> Reached:
-    """R's start: one weighted least-squares fit of the linearised link at start values of mu."""
+    """The start: one weighted least-squares fit of the linearised link at start values of mu."""
     zero = jnp.zeros((), problem.dtype)
     may = problem.sound & (problem.n_obs > 0)
     if problem.start is None:
@@ -155,7 +155,7 @@ def _look_at_start(problem: Problem, part: Rows) -> tuple[Array, Array, Totals]:
 
 
 def _start_eta(problem: Problem, rows: Rows) -> Array:
-    """R's start values of eta, in single precision, which is much faster and makes no difference: the rows are linearised
+    """Start values of eta, in single precision, which is much faster and makes no difference: the rows are linearised
     exactly wherever this is. The mean response stands in where there is none."""
     short = typed(problem.family, jnp.float32)
     mu = short.start_at(rows.y.astype(jnp.float32), rows.weights.astype(jnp.float32))

@@ -274,7 +274,7 @@ def step(
     offset: ArrayLike | None = None,
     penalty: Ridge | None = None,
 ) -> Step:
-    """One full step of Fisher scoring from `coefficients` (p,), or from R's start values of mu if none are given.
+    """One full step of Fisher scoring from `coefficients` (p,), or from the family's start values of mu if none are given.
 
     It is the weighted least-squares fit of the working response z = eta - offset + (y - mu) deta/dmu on X with working
     weights W = w (dmu/deta)^2 / V(mu), made as `solve` makes it: for the increment, from the score.

@@ -1,6 +1,6 @@
 """Other places to start from, for one fit.
 
-R's start values are the responses, moved a little inside of the valid means; their regression on the columns may still have
+Start values are, as in R, the responses, moved a little into the valid means; their regression on the columns may still have
 means that are not valid, or lie in a part of the likelihood that leads nowhere. Here there are two more: the null model, which
 is a constant mean, and the unweighted regression of the transformed response, drawn back towards the null model until all
 means are valid (the step-halving of Marschner 2011, "glm2: Fitting generalized linear models with convergence problems").

@@ -340,7 +340,7 @@ def advance(tile: Tile, point: Sequence[Array], n_obs: Array) -> tuple[list[Arra
             gives_up = gives_up | (~small & (n_iterations >= PATIENCE) & slow)
     lost = (accepted & gives_up) | (rejected & (state.halvings >= options.max_halvings))
 
-    # Where R's start is worse than the safe point it was reached from, the iteration starts from the latter.
+    # Where the family's start is worse than the safe point it was reached from, the iteration starts from the latter.
     no_start = (state.n_iterations == 0.0) & _finite(state.objective)
     shorter = jnp.where(no_start, 0.0, zero + 0.5)
     active = state.status == RUNNING

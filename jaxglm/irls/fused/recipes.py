@@ -44,7 +44,7 @@ class Recipe:
     check: y, weights, offset -> whether the row is sound;
     center: total weight, mean response -> the `Mean` of a row whose response is the mean response;
     level: y, weights, offset, that -> twice the loss less the deviance, and the loss at eta = offset;
-    start, safe: y, weights, offset, mean response -> working weights and right-hand sides of R's start, and of a constant
+    start, safe: y, weights, offset, mean response -> working weights and right-hand sides of the start, and of a constant
     mean;
     look: y, weights, eta, floor -> working weights, scores, loss.
 
