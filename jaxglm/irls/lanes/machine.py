@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from jaxglm.irls.lanes.kept import kept
+
 LONG = 30_000  # lines from which on a program is not improved first: what that gains, less than a tenth, it costs in a second
 
 
@@ -42,6 +44,26 @@ def compiled(text: str, name: str) -> Compiled:
     from llvmlite import binding
 
     machine = target()
+    code = kept((text, *_processor()), lambda: _object(text, machine))
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
+    engine.add_object_file(binding.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    return Compiled(engine.get_function_address(name), engine)
+
+
+def _processor() -> tuple[str, ...]:
+    """What machine code depends on besides the program."""
+    import llvmlite
+    from llvmlite import binding
+
+    version = ".".join(map(str, binding.llvm_version_info))
+    return llvmlite.__version__, version, binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
+
+
+def _object(text: str, machine: Any) -> bytes:
+    """A program as an object file."""
+    from llvmlite import binding
+
     module = binding.parse_assembly(text)
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     module.verify()
@@ -50,9 +72,7 @@ def compiled(text: str, name: str) -> Compiled:
         options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
         builder = binding.create_pass_builder(machine, options)
         builder.getModulePassManager().run(module, builder)
-    engine = binding.create_mcjit_compiler(module, machine)
-    engine.finalize_object()
-    return Compiled(engine.get_function_address(name), engine)
+    return machine.emit_object(module)
 
 
 def called(code: Compiled, begin: int, end: int, table: int) -> None:
