@@ -8,6 +8,7 @@ of Loader, Fast and accurate computation of binomial probabilities (2000), which
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -15,6 +16,7 @@ from jaxglm.links import ArrayLike
 from jaxglm.logarithms import atanh_series, log, log_of_normal
 
 
+@jax.jit
 def relative_entropy(y: Array, mu: Array, log_mu: Array) -> Array:
     """y log(y / mu) - y + mu for y >= 0 and mu > 0, the common piece of Poisson, binomial, gamma and other deviances.
 

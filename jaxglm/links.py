@@ -160,6 +160,7 @@ def _log_exact(eta: Array) -> dict[str, Array]:
     }
 
 
+@jax.jit
 def _log1p_fraction(x: Array) -> Array:
     """log(1 + x) = 2 atanh(x / (2 + x)) for 0 <= x <= 1, in arithmetic that XLA vectorizes, as it does not `log1p`."""
     far = x > 0.4

@@ -65,6 +65,7 @@ class Code:
 
     def __init__(self, lanes: int) -> None:
         self.lanes = lanes
+        self.vectors = {kind: f"<{lanes} x {scalar}>" for kind, scalar in LLVM_TYPES.items()}
         self.lines: list[str] = []
         self.scopes: list[dict[str, Number]] = [{}]
         self.count = 0
@@ -73,8 +74,7 @@ class Code:
 
     def type_of(self, kind: str, uniform: bool) -> str:
         """LLVM's type of a number."""
-        scalar = LLVM_TYPES[kind]
-        return scalar if uniform else f"<{self.lanes} x {scalar}>"
+        return LLVM_TYPES[kind] if uniform else self.vectors[kind]
 
     def name(self) -> str:
         """A new name."""
@@ -119,7 +119,8 @@ class Code:
 
     def binary(self, operation: str, a: Number, b: Number, kind: str | None = None) -> Number:
         """An instruction with two operands of one type."""
-        uniform, (left, right) = self.texts((a, b))
+        uniform = a.uniform and b.uniform
+        left, right = (a.text, b.text) if uniform else (self.wide(a), self.wide(b))
         if operation in COMMUTATIVE and right < left:
             left, right = right, left
         return self.write(kind or a.kind, uniform, f"{operation} {self.type_of(a.kind, uniform)} {left}, {right}")

@@ -44,6 +44,8 @@ def constants(values: np.ndarray) -> np.ndarray:
     kind = KINDS.get(values.dtype)
     if kind is None:
         raise Untranslatable(f"numbers of type {values.dtype}")
+    if values.ndim == 0:
+        return of_one(constant(values[()], kind))
     out = np.empty(values.size, object)
     for index, value in enumerate(values.reshape(-1)):
         out[index] = constant(value, kind)

@@ -9,7 +9,6 @@ would read it once and, for want of registers, put it away and fetch it back. He
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from jaxglm.irls.lanes.code import Code, Number
 from jaxglm.irls.lanes.entries import Untranslatable
@@ -28,14 +27,6 @@ class Sums:
         self.factors: dict[str, tuple[Number, Number]] = {}
         self.loads: dict[str, str] = {}
         self.weighted: dict[str, Number] = {}
-
-    def saved(self) -> Any:
-        """What is remembered by now, to be `restored` where writing begins again, and with it names."""
-        return tuple(dict(known) for known in (self.terms, self.factors, self.loads, self.weighted))
-
-    def restore(self, saved: Any) -> None:
-        """Forget everything since."""
-        self.terms, self.factors, self.loads, self.weighted = saved
 
     def loaded(self, number: Number, load: str) -> Number:
         """A number that an instruction has loaded."""

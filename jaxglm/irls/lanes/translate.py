@@ -17,11 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxglm.irls.lanes.code import DTYPES, KINDS, Code, Number, constant
 from jaxglm.irls.lanes.entries import STRUCTURAL, Untranslatable, constants, elementwise, of_one, shaped
+from jaxglm.irls.lanes.flow import CALLS, called, carried_differing, is_anywhere, needed
+from jaxglm.irls.lanes.folding import folded
 from jaxglm.irls.lanes.functions import REWRITES, jaxpr_of
 from jaxglm.irls.lanes.sums import Sums
 
@@ -38,13 +39,6 @@ COMPARISONS = frozenset(["eq", "ne", "lt", "le", "gt", "ge"])
 REDUCTIONS = {
     "reduce_sum": "add", "reduce_max": "max", "reduce_min": "min", "reduce_prod": "mul", "reduce_or": "or", "reduce_and": "and",
 }  # fmt: skip
-FOLDED = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative, "eq": np.equal,
-    "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "sqrt": np.sqrt,
-    "log": np.log, "exp": np.exp, "abs": np.abs, "and": np.bitwise_and, "or": np.bitwise_or, "not": np.invert,
-    "log1p": np.log1p, "expm1": np.expm1, "shift_right_arithmetic": np.right_shift,
-}  # fmt: skip
-CALLS = frozenset(["pjit", "jit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vmap_call"])
 
 
 @dataclass(frozen=True)
@@ -66,10 +60,12 @@ class Translator:
     def __init__(self, code: Code) -> None:
         self.code = code
         self.functions: dict[Any, Any] = {}
+        self.needed: dict[tuple[int, tuple[bool, ...]], Any] = {}
         self.sums = Sums(code)
 
-    def run(self, closed: Any, arguments: Sequence[Any]) -> list[np.ndarray]:
-        """Write a closed jaxpr; arguments and results are arrays of `Number`s, arguments also `Memory`."""
+    def run(self, closed: Any, arguments: Sequence[Any], wanted: Sequence[bool] | None = None) -> list[Any]:
+        """Write a closed jaxpr; arguments and results are arrays of `Number`s, arguments also `Memory`, and results that are
+        not wanted may be None."""
         jaxpr = getattr(closed, "jaxpr", closed)
         values: dict[Any, Any] = {}
         for variable, value in zip(jaxpr.constvars, getattr(closed, "consts", ()), strict=True):
@@ -79,16 +75,20 @@ class Translator:
         def read(atom: Any) -> Any:
             return constants(np.asarray(atom.val, atom.aval.dtype)) if hasattr(atom, "val") else values[atom]
 
-        for equation in jaxpr.eqns:
-            results = self.equation(equation, [read(atom) for atom in equation.invars])
+        asked = wanted or (True,) * len(jaxpr.outvars)
+        key = (id(jaxpr), tuple(asked))
+        if key not in self.needed:
+            self.needed[key] = (jaxpr, needed(jaxpr, asked))  # a jaxpr that stays keeps its id
+        for equation, of_results in self.needed[key][1]:
+            results = self.equation(equation, [read(atom) for atom in equation.invars], of_results)
             values.update(zip(equation.outvars, results, strict=True))
-        return [read(atom) for atom in jaxpr.outvars]
+        return [read(atom) if one else None for atom, one in zip(jaxpr.outvars, asked, strict=True)]
 
-    def equation(self, equation: Any, operands: list[Any]) -> Sequence[Any]:
-        """Write one equation."""
+    def equation(self, equation: Any, operands: list[Any], needed: Sequence[bool]) -> Sequence[Any]:
+        """Write one equation, of whose results some are needed."""
         name, parameters = equation.primitive.name, equation.params
         if name in CALLS:
-            return self._call(name, parameters, operands)
+            return self._call(name, parameters, operands, needed)
         if name in ("optimization_barrier", "copy", "copy_p", "stop_gradient"):
             return operands
         if name == "while":
@@ -109,13 +109,11 @@ class Translator:
             return [self._reduce(REDUCTIONS[name], parameters["axes"], operands[0])]
         return [self._elementwise(equation, operands)]
 
-    def _call(self, name: str, parameters: dict[str, Any], operands: list[Any]) -> Sequence[Any]:
-        inner = next(parameters[key] for key in ("jaxpr", "call_jaxpr", "call") if key in parameters)
-        plain = getattr(inner, "jaxpr", inner)
-        if name == "custom_vmap_call" and not plain.eqns and list(plain.invars) == list(plain.outvars):
-            # What is the same for one fit, but not for a batch: `irls.seldom.anywhere`.
+    def _call(self, name: str, parameters: dict[str, Any], operands: list[Any], needed: Sequence[bool]) -> Sequence[Any]:
+        inner = called(parameters)
+        if is_anywhere(name, getattr(inner, "jaxpr", inner)):
             return [elementwise(self.code.any, operand) for operand in operands]
-        return self.run(inner, operands)
+        return self.run(inner, operands, needed)
 
     def _elementwise(self, equation: Any, operands: list[np.ndarray]) -> np.ndarray:
         name, parameters = equation.primitive.name, equation.params
@@ -123,23 +121,10 @@ class Translator:
 
         def each(*numbers: Number) -> Number:
             if name not in ("convert_element_type", "select_n") and all(n.constant is not None for n in numbers):
-                return self._computed(equation, numbers, kind)
+                return folded(equation, numbers, kind)
             return self.number(name, parameters, numbers, kind)
 
         return elementwise(each, *operands)
-
-    def _computed(self, equation: Any, numbers: Sequence[Number], kind: str) -> Number:
-        """What depends on constants alone, computed now."""
-        name, values = equation.primitive.name, [number.constant for number in numbers]
-        if name == "bitcast_convert_type":
-            return constant(values[0].view(DTYPES[kind]), kind)
-        if name == "integer_pow":
-            return constant(values[0] ** equation.params["y"], kind)
-        if name in FOLDED:
-            with np.errstate(all="ignore"):
-                return constant(FOLDED[name](*values), kind)
-        with jax.ensure_compile_time_eval():
-            return constant(np.asarray(equation.primitive.bind(*values, **equation.params)), kind)
 
     def number(self, name: str, parameters: dict[str, Any], numbers: Sequence[Number], kind: str) -> Number:
         """Write one operation on numbers."""
@@ -285,10 +270,6 @@ class Translator:
     def _while(self, parameters: dict[str, Any], operands: list[Any]) -> list[np.ndarray]:
         n_cond, n_body = parameters["cond_nconsts"], parameters["body_nconsts"]
         of_cond, of_body, begin = operands[:n_cond], operands[n_cond : n_cond + n_body], operands[n_cond + n_body :]
-        carried = [number for array in begin for number in array.reshape(-1)]
-        # Sums and the like come to differ by lane; counters, as a rule, do not.
-        uniform = [number.uniform and number.kind not in ("f64", "f32") for number in carried]
-        code = self.code
         state = list(begin)
         for _ in range(UNROLLED):
             running = self.run(parameters["cond_jaxpr"], [*of_cond, *state])[0].item()
@@ -297,26 +278,22 @@ class Translator:
             if not running.constant:
                 return state
             state = self.run(parameters["body_jaxpr"], [*of_body, *state])
-        while True:
-            saved = (len(code.lines), code.count, code.block, dict(code.scopes[-1]), self.sums.saved())
-            found, again = self._loop(parameters, of_cond, of_body, begin, carried, uniform)
-            if again is None:
-                return found
-            uniform = again
-            del code.lines[saved[0] :]
-            code.count, code.block = saved[1:3]
-            code.scopes[-1] = saved[3]
-            self.sums.restore(saved[4])
+        return self._loop(parameters, of_cond, of_body, begin)
 
-    def _loop(
-        self, parameters: dict[str, Any], of_cond: list[Any], of_body: list[Any], begin: list[Any], carried: list[Number],
-        uniform: list[bool],
-    ) -> tuple[list[np.ndarray], list[bool] | None]:  # fmt: skip
-        """Write a loop, on the assumption of which carried numbers stay uniform. Returns what it leaves, or else a better
-        assumption."""
-        code = self.code
+    def _staying(self, parameters: dict[str, Any], *given: list[Any]) -> list[bool]:
+        """Which numbers that a loop carries stay the same in all lanes."""
+
+        def differs(value: Any) -> bool:
+            return not (value.uniform if isinstance(value, Memory) else all(number.uniform for number in value.reshape(-1)))
+
+        differ = carried_differing(parameters, *([differs(value) for value in part] for part in given))
+        return [not one for one, array in zip(differ, given[-1], strict=True) for _ in range(array.size)]
+
+    def _loop(self, parameters: dict[str, Any], of_cond: list[Any], of_body: list[Any], begin: list[Any]) -> list[np.ndarray]:
+        """Write a loop, and return what it leaves."""
+        code, uniform = self.code, self._staying(parameters, of_cond, of_body, begin)
+        carried = [number for array in begin for number in array.reshape(-1)]
         entered = [number if same else code.spread(number) for number, same in zip(carried, uniform, strict=True)]
-        texts = [number.text if same else code.wide(number) for number, same in zip(entered, uniform, strict=True)]
         code.count += 1
         head, inside, done = (f"{part}{code.count}" for part in ("head", "body", "done"))
         before = code.block
@@ -334,17 +311,16 @@ class Translator:
         following = [number for array in results for number in array.reshape(-1)]
         if not running.uniform:
             following = [code.select(running, new, old) for new, old in zip(following, phis, strict=True)]
-        stays = [same and number.uniform for number, same in zip(following, uniform, strict=True)]
-        ends = [number.text if same else code.wide(number) for number, same in zip(following, stays, strict=True)]
+        if any(same and not number.uniform for number, same in zip(following, uniform, strict=True)):
+            raise Untranslatable("a loop of which it cannot be told what stays the same in all lanes")
+        ends = [number if same else code.spread(number) for number, same in zip(following, uniform, strict=True)]
         code.scopes.pop()
-        if stays != uniform:
-            return [], stays
-        for index, (phi, text, end) in enumerate(zip(phis, texts, ends, strict=True)):
+        for index, (phi, start, end) in enumerate(zip(phis, entered, ends, strict=True)):
             kind = code.type_of(phi.kind, phi.uniform)
-            code.lines[first + index] = f"  {phi.text} = phi {kind} [ {text}, %{before} ], [ {end}, %{code.block} ]"
+            code.lines[first + index] = f"  {phi.text} = phi {kind} [ {start.text}, %{before} ], [ {end.text}, %{code.block} ]"
         code.jump(head)
         code.label(done)
-        return state, None
+        return state
 
     def _scan(self, parameters: dict[str, Any], operands: list[Any]) -> list[np.ndarray]:
         """A loop of so many turns, written out."""
