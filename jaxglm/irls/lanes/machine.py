@@ -9,8 +9,6 @@ from typing import Any
 
 from jaxglm.irls.lanes.kept import kept
 
-LONG = 30_000  # lines from which on a program is not improved first: what that gains, less than a tenth, it costs in a second
-
 
 @dataclass(frozen=True)
 class Compiled:
@@ -67,11 +65,12 @@ def _object(text: str, machine: Any) -> bytes:
     module = binding.parse_assembly(text)
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     module.verify()
-    if text.count("\n") < LONG:
-        options = binding.create_pipeline_tuning_options(speed_level=2)
-        options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
-        builder = binding.create_pass_builder(machine, options)
-        builder.getModulePassManager().run(module, builder)
+    # Programs are written as they should run. All of LLVM's improvements together make some kernels faster by a tenth and
+    # others slower, and take as long as the rest of compiling.
+    passes = binding.create_new_module_pass_manager()
+    passes.add_instruction_combine_pass()
+    passes.add_loop_rotate_pass()
+    passes.run(module, binding.create_pass_builder(machine, binding.create_pipeline_tuning_options()))
     return machine.emit_object(module)
 
 
