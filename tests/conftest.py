@@ -32,7 +32,7 @@ import jax  # noqa: E402  (reads the flags)
 import pytest  # noqa: E402
 
 SHARED = "JAXGLM_TESTS_COMPILED"
-SECONDS = "0.3"  # of compiling that are worth sharing
+SECONDS = "0.1"  # of compiling that are worth sharing
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 gc.set_threshold(100_000, 50, 50)  # tracing makes very many objects that stay

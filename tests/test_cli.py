@@ -37,7 +37,7 @@ def cache(tmp_path_factory):
 def counts(tmp_path_factory):
     """A table of 3 shops and 2 years with everything that arguments can name, as CSV; and its columns."""
     rng = np.random.default_rng(0)
-    n = 240
+    n = 96
     table = {
         "shop": np.array(["a", "b", "c"])[np.arange(n) % 3],
         "year": 2020 + np.arange(n) // 3 % 2,
