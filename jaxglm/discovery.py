@@ -18,6 +18,7 @@ from functools import cache
 import numpy as np
 
 from jaxglm.errors import did_you_mean
+from jaxglm.threads import PIECE, for_each
 
 METHODS = ("bonferroni", "holm", "hochberg", "bh", "by", "storey")
 STOREY_FREEDOM = 3.0  # degrees of freedom of the smoother of pi0
@@ -44,10 +45,16 @@ def adjust(p: np.ndarray, method: str = "bh") -> np.ndarray:
             raise ValueError("p-values lie between 0 and 1; some of these do not. Are they statistics, or logarithms?")
     columns = values.reshape(len(values), math.prod(values.shape[1:]))
     out = np.full(columns.shape, np.nan)
-    for j in range(columns.shape[1]):
+
+    def put(j: int) -> None:
         tested = ~np.isnan(columns[:, j])
         if tested.any():
             out[tested, j] = _adjusted(columns[tested, j], method)
+
+    if len(columns) < PIECE:
+        list(map(put, range(columns.shape[1])))
+    else:
+        for_each(put, range(columns.shape[1]))
     return out.reshape(values.shape)
 
 
@@ -62,7 +69,7 @@ def _adjusted(p: np.ndarray, method: str) -> np.ndarray:
     m = len(p)
     if method == "bonferroni":
         return np.minimum(1.0, m * p)
-    order = np.argsort(p, kind="stable")
+    order = np.argsort(p)  # equal ones, in whatever order, come out equal
     rank, ascending, out = np.arange(1, m + 1), p[order], np.empty(m)
     if method == "holm":
         out[order] = np.minimum(1.0, np.maximum.accumulate((m + 1 - rank) * ascending))

@@ -16,7 +16,6 @@ the CholeskyQR2 algorithm (2015).
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,7 +35,7 @@ from jaxglm.penalty import pulled
 from jaxglm.rows import Rows, Totals, fold
 from jaxglm.status import Status
 from jaxglm.task import Task
-from jaxglm.threads import cores
+from jaxglm.threads import for_each
 
 WELL = 1e-4  # the smallest pivot of a covariance whose root needs no look at the rows
 FULL = 1.0 - 1e-14  # a hat value from here on is 1, as R has it
@@ -218,8 +217,7 @@ def _regular(matrices: np.ndarray) -> Roots | None:
         store(out, slice(begin, begin + PIECE), _regular_ones(matrices[begin : begin + PIECE]))
 
     try:
-        with ThreadPoolExecutor(cores()) as pool:
-            list(pool.map(put, range(0, len(matrices), PIECE)))
+        for_each(put, range(0, len(matrices), PIECE))
     except np.linalg.LinAlgError:
         return None
     return out

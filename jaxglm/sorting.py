@@ -7,14 +7,13 @@ sorted or copied: groups are looked up where they lie.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from jaxglm.threads import cores
+from jaxglm.threads import for_each
 
 PIECE = 2**16  # numbers looked at together
 ROWS = 2**18  # rows sorted together
@@ -90,8 +89,7 @@ def sort_within(codes: np.ndarray, g: int, labels: np.ndarray) -> Order:
         last = min(max(last, first + 1), g)
         pieces.append((first, last))
         first = last
-    with ThreadPoolExecutor(cores()) as pool:
-        list(pool.map(sort, pieces))
+    for_each(sort, pieces)
     return Order(index, order.starts, order.sizes)
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from jaxglm.threads import in_pieces
+
 TINY = 1e-280  # below this a tail is computed by its logarithm
 TERMS = 500  # of a continued fraction at most
 
@@ -43,11 +45,11 @@ def upper_tail(statistics: np.ndarray, df: np.ndarray, df_error: np.ndarray | No
     if more:
         error = np.where(valid, more[0], 1.0)
         share = np.where(np.isinf(x), 0.0, error / (error + df * np.where(np.isinf(x), 0.0, x)))
-        p = special.betainc(error / 2.0, df / 2.0, share)
+        p = in_pieces(special.betainc, error / 2.0, df / 2.0, share)
     elif (df == 1.0).all():
-        p = special.erfc(np.sqrt(x / 2.0))  # the same, faster
+        p = in_pieces(special.erfc, np.sqrt(x / 2.0))  # the same, faster
     else:
-        p = special.gammaincc(df / 2.0, x / 2.0)
+        p = in_pieces(special.gammaincc, df / 2.0, x / 2.0)
     with np.errstate(divide="ignore"):
         log10_p = np.array(np.log10(p))
     deep = (p < TINY) & np.isfinite(x)

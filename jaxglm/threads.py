@@ -7,23 +7,48 @@ for its results, another copies its data there, and a third prepares what comes 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 
 from jaxglm.devices import default_device
 
 T = TypeVar("T")
 
 STREAMS = 3  # threads for a GPU
+PIECE = 2**15  # numbers that are worth a thread
 
 
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def for_each(work: Callable[[Any], Any], items: Iterable[Any]) -> None:
+    """Work on items for what it does, by a thread for each core."""
+    with ThreadPoolExecutor(cores()) as pool:
+        list(pool.map(work, items))  # raises what a thread has raised
+
+
+def in_pieces(function: np.ufunc, *arrays: Any) -> np.ndarray:
+    """A function of NumPy or SciPy of arrays that broadcast, by all cores where there are many numbers."""
+    given = np.broadcast_arrays(*arrays)
+    shape = given[0].shape
+    if math.prod(shape) < 2 * PIECE:
+        return np.asarray(function(*arrays))
+    out, step = np.empty(shape), max(1, PIECE * shape[0] // math.prod(shape))
+
+    def put(begin: int) -> None:
+        part = slice(begin, begin + step)
+        function(*(array[part] for array in given), out=out[part])
+
+    for_each(put, range(0, shape[0], step))
+    return out
 
 
 def in_threads(work: Callable[[Any], T], items: list[Any], device: Any = None, compiles: bool = True) -> Iterable[T]:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import special
 
 from jaxglm.tails import TINY, log_beta_tail
+from jaxglm.threads import in_pieces
 
 
 def standard_errors(covariance: np.ndarray) -> np.ndarray:
@@ -23,16 +24,16 @@ def p_values(statistics: np.ndarray, degrees: np.ndarray | None) -> np.ndarray:
     """Two-sided p-values of t statistics with `degrees` of freedom, or of z statistics if these are None."""
     size = -np.abs(statistics)
     if degrees is None:
-        return 2.0 * special.ndtr(size)
+        return 2.0 * in_pieces(special.ndtr, size)
     degrees = np.where(np.asarray(degrees) > 0, degrees, np.nan)
-    return 2.0 * special.stdtr(degrees, size)
+    return 2.0 * in_pieces(special.stdtr, degrees, size)
 
 
 def log10_p_values(statistics: np.ndarray, degrees: np.ndarray | None) -> np.ndarray:
     """Decimal logarithms of `p_values`, which stay finite where these are zero."""
     size = np.abs(statistics)
     if degrees is None:
-        return (np.log(2.0) + special.log_ndtr(-size)) / np.log(10.0)
+        return (np.log(2.0) + in_pieces(special.log_ndtr, -size)) / np.log(10.0)
     degrees = np.broadcast_to(np.where(np.asarray(degrees) > 0, degrees, np.nan), np.shape(size))
     p = p_values(size, degrees)
     with np.errstate(divide="ignore"):

@@ -153,6 +153,16 @@ def test_adjustments(method):
     assert np.isnan(found[5, 1])
 
 
+@pytest.mark.parametrize("method", discovery.METHODS)
+def test_ties_and_threads_change_no_adjusted_value(monkeypatch, method):
+    p = np.random.default_rng(0).integers(0, 40, (300, 3)) / 50.0
+    found = jaxglm.adjust(p, method)
+    mixed = np.random.default_rng(1).permutation(300)
+    np.testing.assert_array_equal(jaxglm.adjust(p[mixed], method), found[mixed])
+    monkeypatch.setattr(discovery, "PIECE", 10)
+    np.testing.assert_array_equal(jaxglm.adjust(p, method), found)
+
+
 def test_storey():
     """R's smoothing spline is a little off; SciPy's, whose degrees of freedom are found here, is not."""
     known = R["adjusted"]

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 from jaxglm import families, irls, threads
 from jaxglm.irls import many
@@ -65,6 +66,23 @@ def test_what_a_thread_raises_arrives(monkeypatch):
 
     with pytest.raises(RuntimeError, match="broken at 3"):
         list(threads.in_threads(work, list(range(9))))
+
+
+def test_for_each_raises_too():
+    seen = []
+    threads.for_each(seen.append, range(5))
+    assert sorted(seen) == list(range(5))
+    with pytest.raises(ZeroDivisionError):
+        threads.for_each(lambda k: 1 / k, range(2))
+
+
+@pytest.mark.parametrize("shapes", [[(9, 5), (9, 1)], [(70,), ()], [(1, 8, 9), (8, 1)], [(3, 0), (1,)], [(), ()]])
+def test_pieces_are_those_of_the_whole(monkeypatch, shapes):
+    monkeypatch.setattr(threads, "PIECE", 4)
+    x, degrees = (RNG.uniform(1.0, 9.0, shape) for shape in shapes)
+    found = threads.in_pieces(special.stdtr, degrees, x)
+    np.testing.assert_array_equal(found, special.stdtr(degrees, x))
+    assert found.shape == np.broadcast_shapes(*shapes)
 
 
 @pytest.mark.parametrize("penalty", [None, Ridge(1.0)])
