@@ -188,6 +188,7 @@ def _by_lanes(
     if factorization is not None:
         options = replace(task.options, factorization=factorization)
         job = replace(job, options=options, dtype=np.dtype(np.float64), careful=True)
+        job = replace(job, bias_reduction=task.bias_reduction, held=task.held)
     fit = lanes.fits(job, task.source.sizes[groups])
     if not fit.any() or lanes.available(job, default_device()):
         return groups
@@ -238,8 +239,7 @@ def _carefully(task: Task, found: Solution, groups: np.ndarray, normal: np.ndarr
 
 
 def _solve_again(task: Task, found: Solution, groups: np.ndarray, factorization: str, progress: Progress | None = None) -> None:
-    if task.bias_reduction is None:
-        groups = _by_lanes(task, found, groups, factorization)
+    groups = _by_lanes(task, found, groups, factorization, progress)
     calls, done = calls_of(task, groups, False), 0
     work = partial(_solve_call, task, replace(task.options, factorization=factorization), False)
     for call, solution in zip(calls, in_threads(work, calls, task.device), strict=True):

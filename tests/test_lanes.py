@@ -2,6 +2,7 @@
 
 import importlib.util
 import warnings
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from scipy import special
 from through_lanes import through_lanes
 
 import jaxglm
-from jaxglm import IRLS, Ridge, Status, families, irls, links
+from jaxglm import IRLS, Ridge, Status, families, fitting, irls, links
 from jaxglm.family import Family
 from jaxglm.irls import lanes
 from jaxglm.irls.lanes.entries import Untranslatable
@@ -161,6 +162,30 @@ def test_families_and_links(monkeypatch, model):
         np.testing.assert_allclose(getattr(quick, name), getattr(general, name), rtol=1e-8, atol=1e-10, err_msg=name)
 
 
+@pytest.mark.filterwarnings("ignore::jaxglm.StatusWarning")
+@pytest.mark.parametrize(("layout", "model", "kind"), [("own", "binomial", "mean"), ("ragged", "gamma", "median")])
+def test_adjusted_scores(monkeypatch, layout, model, kind):
+    """Of separated, deficient and empty fits too; and some with a coefficient that is held at zero, another one in each fit."""
+    given = simulated(layout)
+    given["y"] = given["y"] + 0.5 * (model == "gamma")
+    family = families.Gamma("log") if model == "gamma" else model
+    held = np.arange(3) == np.arange(21)[:, None] % 3
+
+    def call():
+        fit = jaxglm.fit(family=family, bias_reduction=kind, **given)
+        return fit.solution if layout == "ragged" else fitting.fit(replace(fit.task, held=held))
+
+    before = lanes.run._kernel.cache_info().misses
+    quick = call()
+    assert lanes.run._kernel.cache_info().misses > before
+    monkeypatch.setattr(lanes, "available", lambda job, device: "not wanted")
+    general = call()
+    for name in FIELDS:
+        np.testing.assert_allclose(getattr(quick, name), getattr(general, name), rtol=1e-9, atol=1e-11, err_msg=name)
+    if layout == "own":
+        np.testing.assert_array_equal(np.diag(quick.coefficients[[12, 13, 14]]), 0.0)
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.float32, np.float64])
 def test_scans_read_features_as_they_are(monkeypatch, dtype):
     n, m = 60, 19
@@ -244,9 +269,7 @@ def test_empty_input():
 @pytest.mark.parametrize("shape", ["own", "shared", "ragged", "one large"])
 def test_columns_that_are_gone_are_read_as_zeros(shape, lanes_run, monkeypatch):
     """Whatever goes over the rows: a fit without them is the fit with zeros in their place."""
-    from dataclasses import replace
-
-    from jaxglm import fitting, large
+    from jaxglm import large
 
     if not lanes_run:
         monkeypatch.setattr(lanes, "available", lambda job, device: "not wanted")

@@ -223,9 +223,9 @@ def evaluate(
     free = solved.factor
     assert isinstance(free, Factor)
     increment = solved.increments[:, 0] + free.unwhiten(free.whiten(added[:, None]))[:, 0]
-    root = jnp.zeros((len(point), len(point)), dtype)
-    root = root.at[:-1, :-1].set(free.upper / free.scale / jnp.sqrt(dispersion))
-    root = root.at[-1, -1].set(jnp.sqrt(0.5 * jnp.maximum(problem.n_obs - rank, 1).astype(dtype)))
+    corner = jnp.sqrt(0.5 * jnp.maximum(problem.n_obs - rank, 1).astype(dtype))
+    sides = jnp.pad(free.upper / free.scale / jnp.sqrt(dispersion), ((0, 0), (0, 1)))
+    root = jnp.concatenate([sides, jnp.append(jnp.zeros_like(coefficients), corner)[None]])
     full = jnp.append(increment, log_increment)
     white = jnp.matmul(root, full, precision=HIGHEST)
     return Trial(

@@ -18,6 +18,7 @@ from jax import Array
 
 from jaxglm.designs import Paired
 from jaxglm.family import Family
+from jaxglm.irls.adjusted import solve_adjusted
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.plain import solve_plain
 from jaxglm.irls.problem import pose
@@ -36,9 +37,9 @@ class Shape:
     last column where there is an `own`; X, y, weights, offset, own, mark: the types in which they lie in memory, None for what
     is not there, but for weights, which may be there or not; code: what stands for missing in `own`; drop: whether rows without
     a value of `own` are not there; ordered: whether rows are looked up by an order; adjacent: whether the columns of a row lie
-    next to each other; family: its structure; penalty, start: whether they are given; options; careful: see `run.Job`; one:
-    what is asked of a fit's rows instead of a fit, a function of `Rows`, the family and what is known, and known: the structure
-    of the latter and the shapes of its leaves.
+    next to each other; family: its structure; penalty, start, held: whether they are given; options; careful,
+    bias_reduction: see `run.Job`; one: what is asked of a fit's rows instead of a fit, a function of `Rows`, the family and
+    what is known, and known: the structure of the latter and the shapes of its leaves.
     """
 
     p: int
@@ -59,6 +60,8 @@ class Shape:
     start: bool
     options: IRLS
     careful: bool = False
+    bias_reduction: str | None = None
+    held: bool = False
     one: Any = None
     known: tuple[Any, tuple[tuple[int, ...], ...]] = (None, ())
     mark: str | None = None
@@ -112,11 +115,13 @@ def prepare(shape: Shape, family: Family, scale: Array | None, row: Row) -> Row:
 
 def solve(shape: Shape, X: Array | None, own: Array | None, rows: Any, count: Array, family: Family, given: Any) -> Solution:
     """One fit. X: (T, p, chunk) of a shared design, own: (T, k, chunk) columns of the fit's own; rows: what is `beside` them,
-    by name, (T, chunk); count: chunks that are filled; given: penalty, start and scale (p,), or None."""
-    penalty, start, scale = given
+    by name, (T, chunk); count: chunks that are filled; given: penalty, start, held (1 for what is) and scale (p,), or None."""
+    penalty, start, held, scale = given
     part = _rows(X, own, rows, count)
     scale = jnp.ones(shape.p, jnp.dtype(shape.dtype)) if scale is None else scale
     problem = pose(part, family, scale, penalty, start, watched=shape.careful)
+    if shape.bias_reduction is not None:
+        return solve_adjusted(problem, shape.options, shape.bias_reduction, None if held is None else held > 0)
     return solve_problem(problem, shape.options) if shape.careful else solve_plain(problem, shape.options)
 
 
@@ -176,11 +181,11 @@ def traced_prepare(shape: Shape) -> Any:
 
 
 def given_shapes(shape: Shape) -> list[tuple[int, ...]]:
-    """What each fit has of its own besides rows and its family's parameters, which are numbers: penalty, start and scale as
-    far as they are there; or all that is known."""
+    """What each fit has of its own besides rows and its family's parameters, which are numbers: penalty, start, held and scale
+    as far as they are there; or all that is known."""
     if shape.one is not None:
         return list(shape.known[1])
-    return [(shape.p,)] * (shape.penalty + shape.start + shape.careful)
+    return [(shape.p,)] * (shape.penalty + shape.start + shape.held + shape.careful)
 
 
 def traced_solve(shape: Shape) -> tuple[Any, Any]:
@@ -192,7 +197,8 @@ def traced_solve(shape: Shape) -> tuple[Any, Any]:
         return jax.ShapeDtypeStruct(more, dtype)
 
     rows = {name: array(NOMINAL, shape.chunk) for name in ("y", "weights", "offset", "mark") if name in shape.beside}
-    given: Any = tuple(array(shape.p) if there else None for there in (shape.penalty, shape.start, shape.careful))
+    there = (shape.penalty, shape.start, shape.held, shape.careful)
+    given: Any = tuple(array(shape.p) if one else None for one in there)
     if shape.one is not None:
         given = [array(*one) for one in given_shapes(shape)]
     return jax.make_jaxpr(partial(solve if shape.one is None else ask, shape), return_shape=True)(

@@ -63,8 +63,9 @@ class Rows:
 class Job:
     """Fits to be made: their rows; the family, penalty (p,) or (g, p) or None, and start likewise; the options; the type of
     the arithmetic; careful: whether with all precautions, by the factorization that the options name, or in the plain
-    pass. Where fits are made already, `one` is what is asked of each, a function of `jaxglm.rows.Rows`, its family, and its
-    part of what is `known`, a pytree of arrays (g, ...)."""
+    pass; bias_reduction, held: as of a `jaxglm.task.Task`, for careful ones. Where fits are made already, `one` is what is
+    asked of each, a function of `jaxglm.rows.Rows`, its family, and its part of what is `known`, a pytree of arrays
+    (g, ...)."""
 
     rows: Rows
     family: Family
@@ -73,6 +74,8 @@ class Job:
     options: IRLS
     dtype: Any
     careful: bool = False
+    bias_reduction: str | None = None
+    held: np.ndarray | None = None
     one: Any = None
     known: Any = None
 
@@ -113,6 +116,8 @@ def shape_of(job: Job) -> Shape:
         start=job.start is not None,
         options=job.options,
         careful=job.careful,
+        bias_reduction=job.bias_reduction,
+        held=job.held is not None,
         one=job.one,
         mark=kind(rows.mark),
         known=(jax.tree.structure(job.known), tuple(np.shape(leaf)[1:] for leaf in jax.tree.leaves(job.known))),
@@ -225,7 +230,7 @@ def _table(job: Job, made: Kernel, found: Any) -> tuple[dict[str, int], list[np.
     leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(job.family)]
     for index, leaf in enumerate(leaves):
         put(f"parameter{index}", leaf, group=leaf.strides[0] if leaf.ndim else 0)
-    given = [vector for vector in (job.penalty, job.start) if vector is not None]
+    given = [vector for vector in (job.penalty, job.start, job.held) if vector is not None]
     known = [np.asarray(leaf, np.float64).reshape(len(leaf), -1) for leaf in jax.tree.leaves(job.known)]
     for index, vector in enumerate(known if job.one is not None else given):
         values = np.ascontiguousarray(vector, np.float64)
