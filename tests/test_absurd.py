@@ -15,6 +15,8 @@ from scipy.special import expit
 import jaxglm
 from jaxglm import Status, StatusWarning
 
+pytestmark = pytest.mark.long
+
 P, N = 4, 24
 CONVERGED, SEPARATED, NO_DATA, INVALID = Status.CONVERGED, Status.SEPARATED, Status.NO_DATA, Status.INVALID_DATA
 ENDED = (Status.CONVERGED, Status.SEPARATED, Status.MAX_ITERATIONS, Status.STEP_FAILED)

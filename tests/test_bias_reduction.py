@@ -20,6 +20,8 @@ from jaxglm.irls.normal import ORTHOGONAL
 from jaxglm.irls.problem import typed
 from jaxglm.irls.solve import Data
 
+pytestmark = pytest.mark.long
+
 REFERENCE = json.loads((Path(__file__).parent / "reference" / "bias.json").read_text())
 ROWS = {name: np.array(values, float) for name, values in REFERENCE["rows"].items() if name != "y"}
 WOMEN = jaxglm.datasets.load("contraception")

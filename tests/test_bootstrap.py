@@ -13,6 +13,8 @@ import jaxglm
 from jaxglm import bootstrap, families
 from jaxglm.status import Status, StatusWarning
 
+pytestmark = pytest.mark.long
+
 REFERENCE = json.loads((Path(__file__).parent / "reference" / "bootstrap.json").read_text())
 X = np.column_stack([np.ones(60), DATA["x"], DATA["z"]])
 THERE = DATA["weights"] > 0

@@ -15,6 +15,8 @@ import pytest
 import jaxglm
 from jaxglm import Status, families
 
+pytestmark = pytest.mark.long
+
 R = json.loads((Path(__file__).parent / "reference" / "comparisons.json").read_text())
 ROWS = pd.DataFrame(R["rows"])
 CASES = R["cases"]

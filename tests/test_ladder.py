@@ -15,6 +15,8 @@ from jaxglm import IRLS, Status, StatusWarning, families, ladder
 from jaxglm.irls.descent import solve_descent
 from jaxglm.irls.solve import gather_data
 
+pytestmark = pytest.mark.long
+
 PUBLISHED = json.loads(Path(__file__).with_name("reference").joinpath("ladder.json").read_text())["cases"]
 RUNGS = ("other_start", "damped", "lbfgs")
 x = np.arange(8.0)

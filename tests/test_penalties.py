@@ -12,6 +12,8 @@ import pytest
 import jaxglm
 from jaxglm import ElasticNet, Status, StatusWarning, families
 
+pytestmark = pytest.mark.long
+
 R = json.loads((Path(__file__).parent / "reference" / "penalties.json").read_text())
 X = np.column_stack([np.ones(50), np.array(R["X"])])  # a b c d e f k; the last is constant
 NAMES = ["one", *"abcdefk"]

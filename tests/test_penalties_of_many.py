@@ -10,6 +10,8 @@ import jaxglm
 from jaxglm import ElasticNet, Ridge, Status, families, irls
 from jaxglm.paths import Losses
 
+pytestmark = pytest.mark.long
+
 G, N, P, L = 4, 40, 5, 6
 RNG = np.random.default_rng(8)
 X = np.column_stack([np.ones(N), RNG.normal(size=(N, P - 1)) * [1.0, 3.0, 0.5, 1.0] + [0.0, 2.0, 0.0, 50.0]])

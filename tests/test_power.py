@@ -14,6 +14,8 @@ from jaxglm import families, links
 from jaxglm.status import Status
 from jaxglm.tweedie_density import saturated
 
+pytestmark = pytest.mark.long
+
 CASES = json.loads((Path(__file__).parent / "reference" / "power.json").read_text())["cases"]
 LOG = [case for case in CASES if case["link"] == 0]
 N = 60

@@ -32,7 +32,7 @@ BAD = {
     "all alike": (PADDED, ONE, ONE, ZERO),
 }
 TOLERANCE = 1e-6
-pytestmark = pytest.mark.filterwarnings("ignore::jaxglm.StatusWarning")
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore::jaxglm.StatusWarning")]
 
 
 def fitted(groups, family="binomial", **arguments):

@@ -22,6 +22,8 @@ import jaxglm
 from jaxglm import families, irls, links
 from jaxglm.status import Status
 
+pytestmark = pytest.mark.long
+
 REFERENCE = Path(__file__).parent / "reference"
 FAMILIES = json.loads((REFERENCE / "families.json").read_text())
 DISTRICTS = json.loads((REFERENCE / "districts.json").read_text())

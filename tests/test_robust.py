@@ -12,6 +12,8 @@ from jaxglm import families
 from jaxglm.leverage import hat_values
 from jaxglm.status import Status, StatusWarning
 
+pytestmark = pytest.mark.long
+
 NAMES = sorted({case["name"] for case in REFERENCE["cases"]})
 TYPES = ("HC0", "HC1", "HC2", "HC3", "HC4")
 X = np.column_stack([np.ones(60), DATA["x"], DATA["z"], DATA["x"] + 2 * DATA["z"]])

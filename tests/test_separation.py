@@ -17,7 +17,7 @@ import jaxglm
 from jaxglm import Ridge, Status, families
 
 P = 5
-pytestmark = pytest.mark.filterwarnings("ignore::jaxglm.StatusWarning")
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore::jaxglm.StatusWarning")]
 
 
 class Group(NamedTuple):

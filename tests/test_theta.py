@@ -14,6 +14,8 @@ from jaxglm.packing import Crossed
 from jaxglm.status import Status
 from jaxglm.task import Task
 
+pytestmark = pytest.mark.long
+
 CASES = json.loads((Path(__file__).parent / "reference" / "theta.json").read_text())["cases"]
 LOG = [case for case in CASES if case["link"] == "log"]
 N, WIDTH = 48, 4
