@@ -175,7 +175,7 @@ def test_another_agreement_is_for_the_general_path(monkeypatch, caplog):
     assert "(0, 99)" in caplog.text
 
 
-@pytest.mark.parametrize("given", [(), ("weights", "offset")], ids="+".join)
+@pytest.mark.parametrize("given", [(), pytest.param(("weights",), marks=pytest.mark.long), ("weights", "offset")], ids="+".join)
 def test_the_core_takes_many_rows_in_chunks(rows, monkeypatch, given):
     """One fit by `solve`, and two by `solve_many`, rows in chunks, with a row that is not there and holds nothing of use."""
     more = {name: rows[name] for name in given}

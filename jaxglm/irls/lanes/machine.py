@@ -9,6 +9,10 @@ from typing import Any
 
 from jaxglm.irls.lanes.kept import kept
 
+# Programs are written as they should run. All of LLVM's improvements together make some kernels faster by a tenth and others
+# slower, and take as long as the rest of compiling.
+PASSES = ("instruction_combine", "loop_rotate")
+
 
 @dataclass(frozen=True)
 class Compiled:
@@ -42,7 +46,7 @@ def compiled(text: str, name: str) -> Compiled:
     from llvmlite import binding
 
     machine = target()
-    code = kept((text, *_processor()), lambda: _object(text, machine))
+    code = kept((text, *PASSES, *_processor()), lambda: _object(text, machine))
     engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
@@ -50,7 +54,7 @@ def compiled(text: str, name: str) -> Compiled:
 
 
 def _processor() -> tuple[str, ...]:
-    """What machine code depends on besides the program."""
+    """The compiler and what it compiles for."""
     import llvmlite
     from llvmlite import binding
 
@@ -65,11 +69,9 @@ def _object(text: str, machine: Any) -> bytes:
     module = binding.parse_assembly(text)
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     module.verify()
-    # Programs are written as they should run. All of LLVM's improvements together make some kernels faster by a tenth and
-    # others slower, and take as long as the rest of compiling.
     passes = binding.create_new_module_pass_manager()
-    passes.add_instruction_combine_pass()
-    passes.add_loop_rotate_pass()
+    for each in PASSES:
+        getattr(passes, f"add_{each}_pass")()
     passes.run(module, binding.create_pass_builder(machine, binding.create_pipeline_tuning_options()))
     return machine.emit_object(module)
 
