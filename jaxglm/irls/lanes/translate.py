@@ -324,7 +324,7 @@ class Translator:
 
     def _scan(self, parameters: dict[str, Any], operands: list[Any]) -> list[np.ndarray]:
         """A loop of so many turns, written out."""
-        n_consts, n_carry, length = parameters["num_consts"], parameters["num_carry"], parameters["length"]
+        (n_consts, n_carry), length = _scanned(parameters), parameters["length"]
         if length > UNROLLED:
             raise Untranslatable(f"a loop of {length} turns")
         fixed, state, lists = operands[:n_consts], operands[n_consts : n_consts + n_carry], operands[n_consts + n_carry :]
@@ -371,3 +371,10 @@ class Translator:
             code.lines.append(f"  {name} = phi {kind} [ {no.text}, %{lefts[0]} ], [ {yes.text}, %{lefts[1]} ]")
             merged.append(Number(name, no.kind, False))
         return shaped(merged, found[0][0])
+
+
+def _scanned(parameters: dict[str, Any]) -> list[int]:
+    """How many operands of a scan are the same at each turn, and how many are handed on from turn to turn."""
+    if "ft_in" in parameters:  # JAX 0.12 on
+        return [len(part) for part in parameters["ft_in"].unpack()[:2]]
+    return [parameters["num_consts"], parameters["num_carry"]]
