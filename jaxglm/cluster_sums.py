@@ -44,15 +44,23 @@ class Clustered:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class _Closed:
+    """What clusters whose rows are added up have come to. number: of them; meat: its lower triangle, row by row."""
+
+    number: Array
+    meat: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class _Open:
     """The cluster whose rows are being added up: its mark, the sum of scores (p,), and whether one of its rows is there; and
-    what the clusters before it have come to: their number, and the meat's lower triangle, row by row."""
+    the clusters before it."""
 
     mark: Array
     sums: Array
     there: Array
-    number: Array
-    meat: Array
+    before: _Closed
 
 
 @dataclass(frozen=True)
@@ -79,9 +87,9 @@ def sandwich(rows: Rows, family: Family, known: Known) -> Clustered:
     root, p = known.root, len(known.root)
     left, right = np.tril_indices(p)
 
-    def closed(state: _Open) -> tuple[Array, Array]:
+    def closed(state: _Open) -> _Closed:
         v = jnp.matmul(root.T, state.sums, precision=HIGHEST)
-        return state.number + state.there, state.meat + v[left] * v[right]
+        return _Closed(state.before.number + state.there, state.before.meat + v[left] * v[right])
 
     def step(state: _Open, part: Rows) -> _Open:
         assert part.mark is not None
@@ -89,21 +97,20 @@ def sandwich(rows: Rows, family: Family, known: Known) -> Clustered:
         x = part.design.matrix()
         for i in range(len(scores)):
             changes = part.mark[i] != state.mark
-            number, meat = seldom(changes, partial(closed, state), (state.number, state.meat))
+            before = seldom(changes, partial(closed, state), state.before)
             own = scores[i] * x[i]
             state = _Open(
                 mark=part.mark[i],
                 sums=jnp.where(changes, own, state.sums + own),
                 there=jnp.where(changes, there[i], jnp.maximum(state.there, there[i])),
-                number=number,
-                meat=meat,
+                before=before,
             )
         return state
 
     zero = jnp.zeros((), root.dtype)
-    none = _Open(zero - jnp.inf, jnp.zeros(p, root.dtype), zero, zero, jnp.zeros(len(left), root.dtype))
-    number, meat = closed(along(rows, none, step))
-    return _sandwich(root, from_pairs(meat, p), number)
+    nothing = _Closed(zero, jnp.zeros(len(left), root.dtype))
+    found = closed(along(rows, _Open(zero - jnp.inf, jnp.zeros(p, root.dtype), zero, nothing), step))
+    return _sandwich(root, from_pairs(found.meat, p), found.number)
 
 
 def _scores(part: Rows, family: Family, known: Known) -> Array:

@@ -246,6 +246,7 @@ def _innermost(written: Callable[..., Any]) -> Callable[..., Any]:
     return mapped
 
 
+@jax.jit
 @_innermost
 def _eliminate(information: Array, b: Array) -> tuple[Array, ...]:
     """Cholesky's elimination of [X'WX | b], scaled to a unit diagonal, row by row, and back: the solution, its squared length
@@ -281,6 +282,7 @@ def _eliminate(information: Array, b: Array) -> tuple[Array, ...]:
     return solution, decrements, jnp.stack(whole), lengths, functools.reduce(jnp.minimum, pivots)
 
 
+@jax.jit
 @_innermost
 def _invert(upper: Array) -> Array:
     """U'^-1, whose rows are the roots of (U'U)^-1, row by row. upper: (p, p), perhaps with more axes."""
@@ -291,5 +293,5 @@ def _invert(upper: Array) -> Array:
         root = jnp.broadcast_to(unit[i], upper[i].shape)
         for j in range(i):
             root = root - upper[j, i] * roots[j]
-        roots.append(root / upper[i, i])
+        roots.append(root * (1.0 / upper[i, i]))
     return jnp.stack(roots)

@@ -31,8 +31,8 @@ LAYERS = [
     "irls.edge irls.starts irls.damped irls.boundary irls.descent irls.fused "
     "irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled irls.fused.kernel "
     "irls.fused.launch irls.fused.guard irls.lanes irls.lanes.code irls.lanes.functions irls.lanes.entries irls.lanes.flow "
-    "irls.lanes.folding irls.lanes.sums irls.lanes.translate irls.lanes.program irls.lanes.lookup irls.lanes.kernel "
-    "irls.lanes.kept irls.lanes.machine irls.lanes.run irls.lanes.guard "
+    "irls.lanes.folding irls.lanes.sums irls.lanes.parts irls.lanes.translate irls.lanes.program irls.lanes.lookup "
+    "irls.lanes.kernel irls.lanes.kept irls.lanes.machine irls.lanes.run irls.lanes.guard "
     "irls.borrowed irls.borrowed.instructions irls.borrowed.calls irls.borrowed.design",
     "check recession separation crossings sorting packing task calls kernels large ends limits separated elastic_net boundary "
     "interior ladder fitting theta passes power",

@@ -18,15 +18,17 @@ def through_lanes(function, *arrays):
     full = [np.concatenate([array, np.ones(count * lanes - n, dtype)]) for array in arrays]
     out = np.zeros(count * lanes, dtype)
     with jax.enable_x64(True):
-        jaxpr = jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct((), dtype) for _ in arrays))
-        text = _program(jaxpr, len(arrays), lanes, KINDS[dtype])
+        text = program_of(function, len(arrays), dtype)
     table = np.array([array.ctypes.data for array in [*full, out]], np.int64)
     called(compiled(text, "run"), 0, count, table.ctypes.data)
     return out[:n]
 
 
-def _program(jaxpr, n_arguments, lanes, kind):
-    code = Code(lanes)
+def program_of(function, n_arguments, dtype):
+    """The text of its program, which is written while JAX has numbers of this type."""
+    dtype = np.dtype(dtype)
+    kind, code = KINDS[dtype], Code(vector_bytes() // dtype.itemsize)
+    jaxpr = jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct((), dtype) for _ in range(n_arguments)))
     vector = code.type_of(kind, False)
 
     def pointer(index, at):
@@ -42,6 +44,6 @@ def _program(jaxpr, n_arguments, lanes, kind):
     assert isinstance(result, Number)
     assert result.kind == kind
     code.lines.append(f"  store {vector} {result.text}, ptr {pointer(n_arguments, '%at')}, align 8")
-    code.lines += ["  br label %last", "last:", "  %next = add i64 %at, 1", "  br label %head", "done:", "  ret void"]
+    code.lines += ["  br label %last", "last:", "  %next = add i64 %at, 1", "  br label %head", "done:"]
     head = "define void @run(i64 %begin, i64 %end, ptr %table) {\nentry:"
-    return "\n".join([*sorted(set(code.declared.values())), head, *code.lines, "}"])
+    return "\n".join([*sorted(set(code.declared.values())), *code.functions, head, *code.body()])

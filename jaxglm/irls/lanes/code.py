@@ -32,6 +32,7 @@ KINDS: dict[np.dtype, str] = {
     np.dtype(np.bool_): "bool",
 }
 DTYPES: dict[str, np.dtype] = {kind: dtype for dtype, kind in KINDS.items()}
+ATTRIBUTES = 'nounwind "prefer-vector-width"="512" "min-legal-vector-width"="512"'  # of a function
 COMMUTATIVE = frozenset(["fadd contract", "fmul contract", "add", "mul", "and", "or", "xor"])
 
 
@@ -71,6 +72,8 @@ class Code:
         self.count = 0
         self.block = "entry"
         self.declared: dict[str, str] = {}
+        self.functions: list[str] = []  # lines of others that this one calls
+        self.room = 0  # numbers a lane that it exchanges with one of them
 
     def type_of(self, kind: str, uniform: bool) -> str:
         """LLVM's type of a number."""
@@ -155,12 +158,30 @@ class Code:
         arguments = ", ".join(f"{source} {text}" for text in texts)
         return self.write(kind or operands[0].kind, uniform, f"call {target} {name}({arguments})")
 
+    def put(self, number: Number, address: str, place: int) -> None:
+        """Store a number, one value a lane, so many numbers after an address."""
+        scalar = LLVM_TYPES[number.kind]
+        pointer = self.write("ptr", True, f"getelementptr {scalar}, ptr {address}, i64 {place * self.lanes}")
+        self.lines.append(f"  store {self.type_of(number.kind, False)} {self.wide(number)}, ptr {pointer.text}, align 8")
+
+    def take(self, kind: str, address: str, place: int) -> Number:
+        """Load a number that has been stored, as it is now."""
+        pointer = self.write("ptr", True, f"getelementptr {LLVM_TYPES[kind]}, ptr {address}, i64 {place * self.lanes}")
+        name = self.name()
+        self.lines.append(f"  {name} = load {self.type_of(kind, False)}, ptr {pointer.text}, align 8")
+        return Number(name, kind, False)
+
     def any(self, flags: Number) -> Number:
         """Whether a flag is set in any lane: the same in all."""
         if flags.uniform:
             return flags
         bits = self.write("i64", True, f"bitcast <{self.lanes} x i1> {flags.text} to i{self.lanes}")
         return self.write("bool", True, f"icmp ne i{self.lanes} {bits.text}, 0")
+
+    def body(self) -> list[str]:
+        """The lines of a function that returns nothing."""
+        room = [f"  %room = alloca [{self.room * self.lanes} x i64], align 64"] if self.room else []
+        return [*room, *self.lines, "  ret void", "}"]
 
     def label(self, name: str) -> None:
         """Begin a block."""

@@ -16,13 +16,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxglm.irls.lanes.code import KINDS, LLVM_TYPES, Code, Number, constant
+from jaxglm.irls.lanes.code import ATTRIBUTES, KINDS, LLVM_TYPES, Code, Number, constant
 from jaxglm.irls.lanes.entries import of_one
 from jaxglm.irls.lanes.lookup import Lookup
 from jaxglm.irls.lanes.program import Shape, given_shapes, traced_prepare, traced_solve
 from jaxglm.irls.lanes.translate import LLVM_OF, Memory, Translator
-
-ATTRIBUTES = 'nounwind "prefer-vector-width"="512" "min-legal-vector-width"="512"'
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def written(shape: Shape, lanes: int) -> tuple[str, Layout, Any]:
     head = "define internal void @solve(ptr noalias readonly %rows, ptr noalias readonly %shared, i32 %count, "
     head += f"ptr noalias readonly %parameters, ptr noalias %results) noinline {ATTRIBUTES} {{\nentry:"
     body = f"define void @run(i64 %begin, i64 %end, ptr %table) {ATTRIBUTES} {{\nentry:"
-    text = "\n".join([*declared, head, *solve.lines, "  ret void", "}", body, *run.code.lines, "}"])
+    text = "\n".join([*declared, *solve.functions, *run.code.functions, head, *solve.body(), body, *run.code.body()])
     return text, layout, jax.tree.structure(found)
 
 
@@ -180,7 +178,6 @@ class _Run:
                 f"ptr {results.text})"
             )
             self.put_away(first, results.text)
-        code.lines.append("  ret void")
 
     def loop(self, name: str, begin: Number, end: Number) -> Iterator[Number]:
         """A loop over whole numbers; what is written while this waits is its body."""
@@ -214,14 +211,8 @@ class _Run:
                 more = code.binary("mul", self.slot[f"{name}.column"], constant(j, "i64"))
                 number = self.look.gather(code.binary("add", base, more), "f64", used)
                 number = code.select(used, number, constant(1.0, "f64"))
-                self.keep(self.look.arithmetic(number), address, place)
+                code.put(self.look.arithmetic(number), address, place)
                 place += 1
-
-    def keep(self, number: Number, address: str, place: int) -> None:
-        """Store one number a lane at a place."""
-        code = self.code
-        pointer = code.write("ptr", True, f"getelementptr {LLVM_TYPES[self.kind]}, ptr {address}, i64 {place * code.lanes}")
-        code.lines.append(f"  store {code.type_of(self.kind, False)} {code.wide(number)}, ptr {pointer.text}, align 8")
 
     def load_rows(self, groups: Number, used: Number, count: Number, parameters: str, address: str) -> None:
         """Rows of a block's groups, made ready."""
@@ -239,7 +230,7 @@ class _Run:
             results = translator.run(jaxpr, [*family, *row])
             here = self.of_row(index, address)
             for place, number in enumerate(number for array in results for number in array.reshape(-1)):
-                self.keep(number, here, place * shape.chunk)
+                code.put(number, here, place * shape.chunk)
 
         for index in self.loop("whole", constant(0, "i64"), whole):
             make_ready(index, self.look.whole_row(begins, index))
@@ -268,7 +259,7 @@ class _Run:
         code, columns = self.code, range(self.shape.loaded)
         first = self.layout.parameters - self.shape.loaded
         for j in columns:
-            self.keep(constant(0.0, self.kind), parameters, first + j)
+            code.put(constant(0.0, self.kind), parameters, first + j)
         for index in self.loop("reach", constant(0, "i64"), end):
             x, weights = self.look.row(groups, *self.look.place(index, sizes, starts))[:: 2 if self.shape.loaded else 1][:2]
             there = code.binary("fcmp une", weights.item(), constant(0.0, self.kind), "bool")
@@ -276,22 +267,14 @@ class _Run:
             for number in size:
                 there = code.binary("and", there, code.binary("fcmp olt", number, constant(np.inf, self.kind), "bool"))
             for j in columns:
-                before = self.reload(parameters, first + j)
+                before = code.take(self.kind, parameters, first + j)
                 larger = code.binary("and", there, code.binary("fcmp ogt", size[j], before, "bool"))
-                self.keep(code.select(larger, size[j], before), parameters, first + j)
+                code.put(code.select(larger, size[j], before), parameters, first + j)
         scale = np.empty(self.shape.loaded, object)
         for j in columns:
-            scale[j] = self.power_of_two(self.reload(parameters, first + j))
-            self.keep(scale[j], parameters, first + j)
+            scale[j] = self.power_of_two(code.take(self.kind, parameters, first + j))
+            code.put(scale[j], parameters, first + j)
         return scale
-
-    def reload(self, address: str, place: int) -> Number:
-        """A number that has been stored before, as it is now."""
-        code, scalar = self.code, LLVM_TYPES[self.kind]
-        pointer = code.write("ptr", True, f"getelementptr {scalar}, ptr {address}, i64 {place * code.lanes}")
-        name = code.name()
-        code.lines.append(f"  {name} = load {code.type_of(self.kind, False)}, ptr {pointer.text}, align 8")
-        return Number(name, self.kind, False)
 
     def power_of_two(self, reach: Number) -> Number:
         """The power of two above a number, 1 for zero."""

@@ -24,7 +24,8 @@ from jaxglm.irls.lanes.entries import STRUCTURAL, Untranslatable, constants, ele
 from jaxglm.irls.lanes.flow import CALLS, called, carried_differing, is_anywhere, needed
 from jaxglm.irls.lanes.folding import folded
 from jaxglm.irls.lanes.functions import REWRITES, jaxpr_of
-from jaxglm.irls.lanes.sums import Sums
+from jaxglm.irls.lanes.parts import Parts
+from jaxglm.irls.lanes.sums import Sums, is_zero
 
 UNROLLED = 64  # turns of a loop that are written out
 LLVM_OF = {"f64": "double", "f32": "float"}
@@ -35,6 +36,7 @@ INTEGER = {
     "add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor", "shift_left": "shl",
     "shift_right_arithmetic": "ashr", "shift_right_logical": "lshr",
 }  # fmt: skip
+NAMED = frozenset(["pjit", "jit"])  # calls of which JAX keeps one jaxpr
 COMPARISONS = frozenset(["eq", "ne", "lt", "le", "gt", "ge"])
 REDUCTIONS = {
     "reduce_sum": "add", "reduce_max": "max", "reduce_min": "min", "reduce_prod": "mul", "reduce_or": "or", "reduce_and": "and",
@@ -57,8 +59,9 @@ class Memory:
 class Translator:
     """Writes programs into a `Code`."""
 
-    def __init__(self, code: Code) -> None:
+    def __init__(self, code: Code, parts: Parts | None = None) -> None:
         self.code = code
+        self.parts = parts or Parts(lambda own, jaxpr, given: Translator(own, self.parts).run(jaxpr, given))
         self.functions: dict[Any, Any] = {}
         self.needed: dict[tuple[int, tuple[bool, ...]], Any] = {}
         self.sums = Sums(code)
@@ -113,6 +116,8 @@ class Translator:
         inner = called(parameters)
         if is_anywhere(name, getattr(inner, "jaxpr", inner)):
             return [elementwise(self.code.any, operand) for operand in operands]
+        if name in NAMED and self.parts.worth(inner.jaxpr, operands):
+            return self.parts.call(self.code, inner.jaxpr, operands)
         return self.run(inner, operands, needed)
 
     def _elementwise(self, equation: Any, operands: list[np.ndarray]) -> np.ndarray:
@@ -135,6 +140,8 @@ class Translator:
             return self.sums.sum(self.sums.terms[numbers[1].text], first)
         if name == "mul" and floating:
             return self.sums.product(numbers[0], numbers[1])
+        if name == "sub" and floating and is_zero(numbers[1]):
+            return numbers[0]
         if name in table:
             return code.binary(table[name], numbers[0], numbers[1])
         if name in COMPARISONS:

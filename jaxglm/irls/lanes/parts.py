@@ -1,0 +1,101 @@
+"""Long stretches of a program, each a function of its own, written once however often it is called.
+
+Solving the system of a step takes p^3 / 3 instructions without a loop, and a fit solves one at its start, at each step and at
+its end. The time of a compiler grows faster than the length of a function. So what is long, has no loops and is called by
+name (by `jax.jit`, which traces it once) becomes a function, whose arguments and results go through a little memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxglm.irls.lanes.code import ATTRIBUTES, KINDS, LLVM_TYPES, Code, Number
+from jaxglm.irls.lanes.entries import STRUCTURAL, shaped
+from jaxglm.irls.lanes.flow import CALLS, called
+
+LONG = 1000  # numbers that are computed
+MOVING = {*STRUCTURAL, "select_n", "convert_element_type"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A function that has been written. jaxpr: of what; name: its own; room: numbers that it is given and leaves; results: its
+    arrays; unknown: what those of their numbers are called there that are not known before, and come back through memory."""
+
+    jaxpr: Any
+    name: str
+    room: int
+    results: list[np.ndarray]
+    unknown: tuple[str, ...]
+
+
+class Parts:
+    """The long stretches of one program. write: writes a jaxpr of arrays of numbers into a `Code`."""
+
+    def __init__(self, write: Callable[[Code, Any, list[np.ndarray]], list[np.ndarray]]) -> None:
+        self.write = write
+        self.written: dict[tuple[int, tuple[int | str, ...]], Part] = {}  # by the jaxpr, which stays and so keeps its id
+        self.lengths: dict[int, tuple[Any, float]] = {}
+
+    def worth(self, jaxpr: Any, operands: Sequence[Any]) -> bool:
+        """Whether a call of a jaxpr on these is one of a function: it is long, and of vectors of one floating-point type."""
+        if id(jaxpr) not in self.lengths:
+            self.lengths[id(jaxpr)] = jaxpr, length(jaxpr)
+        if not LONG < self.lengths[id(jaxpr)][1] < np.inf or not all(isinstance(operand, np.ndarray) for operand in operands):
+            return False
+        kinds = {KINDS.get(np.dtype(variable.aval.dtype)) for variable in (*jaxpr.invars, *jaxpr.outvars)}
+        return kinds in ({"f64"}, {"f32"}) and not all(number.uniform for number in _numbers(operands))
+
+    def call(self, code: Code, jaxpr: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Write a call. What is known, or given twice, as in a symmetric matrix, is so in the function too."""
+        numbers = _numbers(operands)
+        given = list({number.text: number for number in numbers if number.constant is None}.values())
+        places = {number.text: place for place, number in enumerate(given)}
+        pattern = tuple(places.get(number.text, number.text) for number in numbers)
+        if (id(jaxpr), pattern) not in self.written:
+            self.written[id(jaxpr), pattern] = self._function(code, jaxpr, operands, places)
+        part, kind = self.written[id(jaxpr), pattern], given[0].kind
+        code.room = max(code.room, part.room)
+        for place, number in enumerate(given):
+            code.put(number, "%room", place)
+        after = code.write("ptr", True, f"getelementptr {LLVM_TYPES[kind]}, ptr %room, i64 {len(given) * code.lanes}")
+        code.lines.append(f"  call void @{part.name}(ptr %room, ptr {after.text})")
+        found = [code.take(kind, after.text, place) for place in range(part.room - len(given))]
+        back = dict(zip(part.unknown, found, strict=True))
+        return shaped([back.get(number.text, number) for number in _numbers(part.results)], part.results)
+
+    def _function(self, code: Code, jaxpr: Any, operands: Sequence[np.ndarray], places: dict[str, int]) -> Part:
+        own, numbers = Code(code.lanes), _numbers(operands)
+        own.declared, own.functions = code.declared, code.functions
+        given = [own.take(numbers[0].kind, "%given", place) for place in range(len(places))]
+        arguments = [given[places[number.text]] if number.constant is None else number for number in numbers]
+        results = self.write(own, jaxpr, shaped(arguments, operands))
+        unknown = {number.text: number for number in _numbers(results) if number.constant is None}
+        for place, number in enumerate(unknown.values()):
+            own.put(number, "%found", place)
+        name = f"part{len(self.written)}"
+        head = f"define internal void @{name}(ptr noalias readonly %given, ptr noalias %found) noinline {ATTRIBUTES} {{\nentry:"
+        code.functions += [head, *own.body()]
+        return Part(jaxpr, name, len(given) + len(unknown), results, tuple(unknown))
+
+
+def _numbers(arrays: Sequence[np.ndarray]) -> list[Number]:
+    return [number for array in arrays for number in array.reshape(-1)]
+
+
+def length(jaxpr: Any) -> float:
+    """How many numbers a jaxpr computes; infinite where it has loops or branches."""
+    total = 0.0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in CALLS:
+            inner = called(equation.params)
+            total += length(getattr(inner, "jaxpr", inner))
+        elif equation.primitive.name in ("while", "scan", "cond"):
+            return np.inf
+        elif equation.primitive.name not in MOVING:
+            total += sum(variable.aval.size for variable in equation.outvars if np.issubdtype(variable.aval.dtype, np.floating))
+    return total
