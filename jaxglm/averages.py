@@ -76,8 +76,10 @@ class Average:
         """Means of what has been added up."""
         lost = self.unknown > 0
         with np.errstate(invalid="ignore", divide="ignore"):
-            gradient = np.where((lost | (self.limit > 0))[:, None], np.nan, self.gradient / self.count[:, None])
-            return replace(self, value=np.where(lost, np.nan, self.value / self.count), gradient=gradient)
+            value, gradient = self.value / self.count, self.gradient / self.count[:, None]
+        value[lost] = np.nan
+        gradient[lost | (self.limit > 0)] = np.nan
+        return replace(self, value=value, gradient=gradient)
 
 
 Changing = list[tuple[Change, Average]]  # changes, and where what they add up to goes
@@ -98,15 +100,18 @@ def add_passes(result: Any, changing: Changing, response: bool, which: np.ndarra
         return made[key]
 
     def put(total: Average, found: Sums, sign: float, gradient: np.ndarray) -> None:
-        total.value[places] += sign * found.value[places]
-        total.gradient[places] += sign * gradient[places]
+        for out, values in ((total.value, found.value), (total.gradient, gradient)):
+            out[places] += values[places] if sign > 0 else -values[places]
 
     for change, total in changing:
         if isinstance(change.high, Along):
             way = change.high.direction
             found, along = sums(Slopes(response), np.ones(len(way)), 0.0 * way), b @ way
             value = replace(found, value=found.value * along)
-            put(total, value, 1.0, found.slope[:, None] * way + along[:, None] * found.columns)
+            gradient = along[:, None] * found.columns
+            for j in np.flatnonzero(way):
+                gradient[:, j] += found.slope * way[j]
+            put(total, value, 1.0, gradient)
         else:
             for sign, side in ((1.0, change.high), (-1.0, change.low)):
                 assert isinstance(side, Columns)

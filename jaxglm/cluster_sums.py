@@ -28,6 +28,7 @@ from jaxglm.rows import Rows, Totals, along, fold
 from jaxglm.sorting import Order, sort_rows, sort_within
 
 FEW = 160  # sums, one for each cluster and column, that are kept at once
+NEAR = 512  # numbers of a fit that are read as fast in any order
 STEP = 4  # numbers of clusters are rounded up to a multiple of it, so that one program serves several
 
 
@@ -129,7 +130,9 @@ def marks_of(rows: Observations, kinds: list[np.ndarray]) -> tuple[Pass, Marks]:
     of several kinds make a cluster of each combination."""
     cluster = _combined(kinds) if rows.codes is not None else _of_equal(rows, kinds)
     count = STEP * (int(cluster.max(initial=0)) // STEP + 1)
-    if count * (rows.X.shape[-1] + (rows.own is not None)) <= FEW:
+    p = rows.X.shape[-1] + (rows.own is not None)
+    small = rows.codes is None and cluster.ndim == 1 and len(cluster) * p <= NEAR  # one short order for all fits
+    if count * p <= FEW and not small:
         return FewClusters(count), Marks(cluster)
     if rows.codes is not None:
         return sandwich, Marks(cluster, sort_within(rows.codes, rows.g, cluster))

@@ -103,6 +103,7 @@ def estimates(
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.sqrt(variance)
         statistic = (estimate - null) / error
+    p = wald.p_values(statistic, degrees)
     shape = result._squeezed
     return Estimates(
         fits=result,
@@ -111,8 +112,8 @@ def estimates(
         estimate=shape(estimate),
         standard_error=shape(error),
         statistic=shape(statistic),
-        p_value=shape(wald.p_values(statistic, degrees)),
-        log10_p=shape(wald.log10_p_values(statistic, degrees)),
+        p_value=shape(p),
+        log10_p=shape(wald.log10_p_values(statistic, degrees, p)),
         low=shape(estimate - half * error),
         high=shape(estimate + half * error),
     )

@@ -15,8 +15,10 @@ import numpy as np
 from jaxglm.conclusions import Comparisons, Estimates, estimates
 from jaxglm.hypotheses import hypotheses
 from jaxglm.tails import upper_tail
+from jaxglm.threads import for_pieces
 
 FORMS = ("f", "chi-square")
+PIECE = 2**11  # fits worked on at a time
 SINGULAR = 1e-13  # of a component's variance, what is left after those before it, when nothing is
 
 
@@ -85,7 +87,14 @@ def combined(coefficients: np.ndarray, covariance: np.ndarray, matrix: np.ndarra
 def variances(covariance: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """The diagonals of L C L', (g, k), for L (g, k, p), as `combined` has them."""
     C, _, lost = _known(covariance, matrix)
-    return np.where(lost, np.nan, np.sum(np.matmul(matrix, C) * matrix, axis=2))
+    out = np.empty(matrix.shape[:2])
+
+    def put(part: slice) -> None:
+        np.sum(np.matmul(matrix[part], C[part]) * matrix[part], axis=2, out=out[part])
+
+    for_pieces(put, len(out), PIECE)
+    out[lost] = np.nan
+    return out
 
 
 def _known(covariance: np.ndarray, L: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

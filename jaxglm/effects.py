@@ -88,8 +88,8 @@ def effects(result: Any, variables: Any, sample: Sample, type: str, level: float
     gradient = np.stack([one.gradient for one in found], axis=1)
     solution = result.solution
     aliased = solution.aliased & ~is_lost(solution.status)[:, None]
-    covariance = np.where(aliased[:, :, None] | aliased[:, None, :], 0.0, solution.covariance)
-    variance = variances(covariance, gradient)
+    gone = aliased[:, :, None] | aliased[:, None, :] if aliased.any() else None
+    variance = variances(solution.covariance if gone is None else np.where(gone, 0.0, solution.covariance), gradient)
     names, contrasts = (tuple(getattr(change, field) for change in changes) for field in ("name", "contrast"))
     return estimates(result, names, value, np.maximum(variance, 0.0), level, contrast=contrasts)
 

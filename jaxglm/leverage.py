@@ -35,11 +35,10 @@ from jaxglm.penalty import pulled
 from jaxglm.rows import Rows, Totals, fold
 from jaxglm.status import Status
 from jaxglm.task import Task
-from jaxglm.threads import for_each
 
 WELL = 1e-4  # the smallest pivot of a covariance whose root needs no look at the rows
 FULL = 1.0 - 1e-14  # a hat value from here on is 1, as R has it
-PIECE = 2**11  # matrices worked on at a time
+PIECE = 2**17  # numbers worked on at a time, which stay in a cache
 DEPENDENT = 1e-11  # of a column's square, what those before it leave of one that depends on them, where no covariance tells
 
 
@@ -179,6 +178,8 @@ def unscaled(result: Any) -> np.ndarray:
     if result.unscaled is not None:
         return result.unscaled
     dispersion = result.solution.dispersion[:, None, None]
+    if (dispersion == 1).all():
+        return np.asarray(result.solution.covariance)
     return result.solution.covariance / np.where(dispersion > 0, dispersion, np.nan)
 
 
@@ -211,30 +212,35 @@ def factored(matrices: np.ndarray) -> Roots:
 
 def _regular(matrices: np.ndarray) -> Roots | None:
     """The same, of matrices that are regular but for rows of zeros; None where some are not."""
-    out = Roots(np.empty_like(matrices), np.empty(len(matrices)))
-
-    def put(begin: int) -> None:  # so many at a time as stay in a cache
-        store(out, slice(begin, begin + PIECE), _regular_ones(matrices[begin : begin + PIECE]))
-
-    try:
-        for_each(put, range(0, len(matrices), PIECE))
-    except np.linalg.LinAlgError:
-        return None
+    out = Roots(np.zeros_like(matrices), np.empty(len(matrices)))
+    size = max(1, PIECE // max(1, matrices.shape[-1] ** 2))
+    for begin in range(0, len(matrices), size):
+        part = slice(begin, begin + size)
+        if not _put_regular(matrices[part], Roots(out.root[part], out.smallest_pivot[part])):
+            return None
     return out
 
 
-def _regular_ones(matrices: np.ndarray) -> Roots:
+def _put_regular(matrices: np.ndarray, out: Roots) -> bool:
+    """The same, into arrays of zeros: the factor L of L L', a column for all fits at a time. Whether all are regular."""
     p = matrices.shape[-1]
-    size = np.sqrt(np.maximum(np.diagonal(matrices, axis1=1, axis2=2), 0.0))
-    there, inverse = size > 0, 1.0 / np.where(size > 0, size, 1.0)
-    scaled = matrices * inverse[:, :, None]
-    scaled *= inverse[:, None, :]
-    if not there.all():
-        scaled += np.eye(p) * ~there[:, None, :]
-    lower = np.linalg.cholesky(scaled)
-    smallest = np.min(np.diagonal(lower, axis1=1, axis2=2) ** 2, axis=1, initial=1.0)
-    lower *= size[:, :, None]
-    return Roots(lower if there.all() else lower * there[:, None, :], smallest)
+    left, places = np.moveaxis(matrices, 0, -1).copy(), np.arange(p)  # fits innermost
+    size = np.sqrt(np.maximum(left[places, places], 0.0))
+    inverse = 1.0 / np.where(size > 0, size, 1.0)
+    left *= inverse[:, None]
+    left *= inverse
+    left[places, places] += size == 0
+    pivots = np.ones((p, len(matrices)))
+    for j in range(p):
+        column = left[j:, j]
+        column -= np.einsum("ijk,jk->ik", left[j:, :j], left[j, :j])
+        pivots[j] = column[0]
+        if not (pivots[j] > 0).all():
+            return False
+        column /= np.sqrt(pivots[j])
+        out.root[:, j:, j] = (column * size[j:]).T
+    out.smallest_pivot[:] = np.min(pivots, axis=0, initial=1.0)
+    return True
 
 
 @jax.jit

@@ -18,8 +18,10 @@ from jaxglm.irls.solution import Solution, is_lost
 from jaxglm.limits import infinite_eta
 from jaxglm.packing import Crossed, Features, Source, Stacked
 from jaxglm.sorting import is_ascending, sort_rows
+from jaxglm.threads import for_pieces
 
 PIECE = 2**17  # rows worked on at a time
+FEW = 1000  # rows that show of most columns that they are not constant
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,16 @@ class Observations:
         return self.codes.shape if self.codes is not None else (self.g, self.X.shape[-2])
 
     @property
+    def constants(self) -> np.ndarray:
+        """(p,): the number that a column holds in all rows, missing ones apart; NaN where there are several, or none."""
+        found = [_only_number(column) for column in self.X.reshape(-1, self.X.shape[-1]).T]
+        return np.array(found if self.own is None else [*found, np.nan])
+
+    @property
     def constant_columns(self) -> np.ndarray:
-        """(p,): columns that are the same number, other than zero, in all rows, missing ones apart."""
-        columns = self.X.reshape(-1, self.X.shape[-1]).T
-        first = np.array([column[np.argmax(~np.isnan(column))] if len(column) else 0.0 for column in columns])
-        same = np.array([np.all((column == value) | np.isnan(column)) for column, value in zip(columns, first, strict=True)])
-        constant = same & np.isfinite(first) & (first != 0)
-        return constant if self.own is None else np.append(constant, False)
+        """(p,): columns that hold one number other than zero, as an intercept does."""
+        constants = self.constants
+        return np.isfinite(constants) & (constants != 0)
 
     def rows(self, values: np.ndarray | None, default: float) -> np.ndarray:
         """y, weights or offset in the shape of the rows."""
@@ -201,3 +206,19 @@ def at_limit(X: np.ndarray, coefficients: np.ndarray, direction: np.ndarray) -> 
             return eta
         way = infinite_eta(X, direction)
     return np.where(way == 0, eta, np.copysign(np.inf, way))
+
+
+def _only_number(column: np.ndarray) -> float:
+    """The number that is all of a column, missing rows apart; NaN where there are several, or none."""
+    known = next((part[~np.isnan(part)] for part in (column[:FEW], column) if not np.isnan(part).all()), np.array([np.nan]))
+    first = known[0]
+
+    def same(part: np.ndarray) -> bool:
+        alike = part == first
+        return bool(alike.all() or (alike | np.isnan(part)).all())
+
+    if not same(column[:FEW]):
+        return np.nan
+    others: list[slice] = []
+    for_pieces(lambda part: None if same(column[part]) else others.append(part), len(column), PIECE)
+    return np.nan if others else float(first)

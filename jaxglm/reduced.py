@@ -116,18 +116,23 @@ def patterns(source: Crossed) -> tuple[np.ndarray, np.ndarray]:
 def constrained(solution: Solution, gone: np.ndarray) -> np.ndarray:
     """(g, p): where the quadratic approximation of each likelihood has its optimum with the coefficients `gone` at zero."""
     kept_out = gone & ~solution.aliased
-    b = np.where(solution.aliased, 0.0, solution.coefficients)
-    unknown = solution.aliased[:, :, None] | solution.aliased[:, None, gone]
-    C = np.where(unknown, 0.0, solution.covariance[:, :, gone])
+    b, C = np.where(solution.aliased, 0.0, solution.coefficients), solution.covariance[:, :, gone]
+    if solution.aliased.any():
+        C = np.where(solution.aliased[:, :, None] | solution.aliased[:, None, gone], 0.0, C)
     unit = np.eye(gone.sum()) * ~kept_out[:, gone][:, None, :]
-    pull = np.full((len(b), int(gone.sum())), np.nan)
-    inside = C[:, gone] + unit
+    pull = _pull(C[:, gone] + unit, np.where(kept_out, b, 0.0)[:, gone])
+    return np.where(gone, 0.0, b - np.matmul(C, pull[:, :, None])[..., 0])
+
+
+def _pull(inside: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """C^-1 b (g, d) for C (g, d, d), NaN where C is singular or not known."""
     sound = np.isfinite(inside).all(axis=(1, 2)) & (inside != 0).any(axis=(1, 2))
-    if inside.shape[1] > 1:
-        sound[sound] &= np.linalg.cond(inside[sound]) < 1e14
-    pull[sound] = np.linalg.solve(inside[sound], np.where(kept_out, b, 0.0)[sound][:, gone, None])[..., 0]
-    moved = b - np.einsum("gpd,gd->gp", C, pull)
-    return np.where(gone, 0.0, moved)
+    if b.shape[1] == 1:
+        return np.where(sound[:, None], b, np.nan) / np.where(sound[:, None], inside[:, 0], 1.0)
+    pull = np.full(b.shape, np.nan)
+    sound[sound] &= np.linalg.cond(inside[sound]) < 1e14
+    pull[sound] = np.linalg.solve(inside[sound], b[sound][:, :, None])[..., 0]
+    return pull
 
 
 def _fit(task: Task, start: np.ndarray | None) -> Solution:

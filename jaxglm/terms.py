@@ -15,8 +15,6 @@ import numpy as np
 
 from jaxglm.errors import did_you_mean, listed
 
-FEW = 1000  # rows that show of most columns that they are not constant
-
 
 @dataclass(frozen=True)
 class Term:
@@ -33,11 +31,17 @@ class Term:
 
 
 def terms_of(result: Any) -> list[Term]:
-    """The terms of a result in the order of its columns: of its formula, or its columns."""
+    """The terms of a result in the order of its columns: of its formula, or its columns, of which those that hold one number
+    alone are intercepts."""
+    return _of_formula(result) or _of_columns(result, ~np.isnan(result._rows().constants))
+
+
+def _of_formula(result: Any) -> list[Term]:
     design = None if result.table is None else result.table.design
-    if design is not None and design.terms:
-        return list(design.terms)
-    constant = _constant_columns(result)
+    return [] if design is None else list(design.terms)
+
+
+def _of_columns(result: Any, constant: Sequence[bool]) -> list[Term]:
     found = enumerate(zip(result.names, constant, strict=True))
     return [Term(name, (j,), frozenset() if flat else frozenset([name])) for j, (name, flat) in found]
 
@@ -45,8 +49,8 @@ def terms_of(result: Any) -> list[Term]:
 def selected(result: Any, asked: Any) -> list[Term]:
     """The terms that a user asks for: all that stand in no other, without the intercept (None); some by name; or a mapping
     from names to columns' names. Raises ValueError for unknown and for empty ones."""
-    known = terms_of(result)
     if asked is None:
+        known = terms_of(result)
         free = [term for term in known if term.factors and not any(term.inside(other) for other in known)]
         if not free:
             raise ValueError("the model has nothing but an intercept, so there is no term to drop")
@@ -54,7 +58,7 @@ def selected(result: Any, asked: Any) -> list[Term]:
     if isinstance(asked, Mapping):
         sets = {str(name): _columns(result.names, name, columns) for name, columns in asked.items()}
         return [Term(name, columns, frozenset([name])) for name, columns in sets.items()]
-    by_name = {term.name: term for term in known}
+    by_name = {term.name: term for term in _of_formula(result) or _of_columns(result, [False] * len(result.names))}
     names = [asked] if isinstance(asked, str) else list(asked)
     unknown = [name for name in names if name not in by_name]
     if unknown:
@@ -72,16 +76,6 @@ def _columns(names: Sequence[str], label: Any, columns: Any) -> tuple[int, ...]:
     if not wanted:
         raise ValueError(f"term {label!r} has no columns")
     return tuple(sorted({list(names).index(name) for name in wanted}))
-
-
-def _constant_columns(result: Any) -> list[bool]:
-    """Which columns of a design hold one number alone, as an intercept does."""
-    rows = result._rows()
-    X = rows.X.reshape(-1, rows.X.shape[-1])
-    constant = np.all(X[:1] == X[:FEW], axis=0)
-    for column in np.flatnonzero(constant) if len(X) > FEW else ():
-        constant[column] = np.all(X[:, column] == X[0, column])
-    return [*constant, *([] if rows.own is None else [False])]
 
 
 def dropped(result: Any, term: Term) -> np.ndarray:

@@ -35,6 +35,15 @@ def for_each(work: Callable[[Any], Any], items: Iterable[Any]) -> None:
         list(pool.map(work, items))  # raises what a thread has raised
 
 
+def for_pieces(work: Callable[[slice], Any], n: int, size: int) -> None:
+    """Work on n things, so many at a time, for what it does, by all cores."""
+    parts = [slice(begin, begin + size) for begin in range(0, n, size)]
+    if len(parts) > 1:
+        for_each(work, parts)
+    elif parts:
+        work(parts[0])
+
+
 def in_pieces(function: np.ufunc, *arrays: Any) -> np.ndarray:
     """A function of NumPy or SciPy of arrays that broadcast, by all cores where there are many numbers."""
     given = np.broadcast_arrays(*arrays)
@@ -43,11 +52,7 @@ def in_pieces(function: np.ufunc, *arrays: Any) -> np.ndarray:
         return np.asarray(function(*arrays))
     out, step = np.empty(shape), max(1, PIECE * shape[0] // math.prod(shape))
 
-    def put(begin: int) -> None:
-        part = slice(begin, begin + step)
-        function(*(array[part] for array in given), out=out[part])
-
-    for_each(put, range(0, shape[0], step))
+    for_pieces(lambda part: function(*(array[part] for array in given), out=out[part]), shape[0], step)
     return out
 
 

@@ -29,20 +29,22 @@ def p_values(statistics: np.ndarray, degrees: np.ndarray | None) -> np.ndarray:
     return 2.0 * in_pieces(special.stdtr, degrees, size)
 
 
-def log10_p_values(statistics: np.ndarray, degrees: np.ndarray | None) -> np.ndarray:
-    """Decimal logarithms of `p_values`, which stay finite where these are zero."""
+def log10_p_values(statistics: np.ndarray, degrees: np.ndarray | None, p: np.ndarray | None = None) -> np.ndarray:
+    """Decimal logarithms of `p_values`, which stay finite where these are zero. p: these, where they are at hand."""
     size = np.abs(statistics)
-    if degrees is None:
-        return (np.log(2.0) + in_pieces(special.log_ndtr, -size)) / np.log(10.0)
-    degrees = np.broadcast_to(np.where(np.asarray(degrees) > 0, degrees, np.nan), np.shape(size))
-    p = p_values(size, degrees)
+    p = p_values(size, degrees) if p is None else p
     with np.errstate(divide="ignore"):
         out = np.log10(p)
     tail = (p < TINY) & np.isfinite(size)
-    if np.any(tail):
-        x = degrees[tail] / (degrees[tail] + size[tail] ** 2)
-        out = np.array(out)
-        out[tail] = log_beta_tail(degrees[tail] / 2.0, 0.5, x) / np.log(10.0)
+    if not np.any(tail):
+        return out
+    out = np.array(out)
+    if degrees is None:
+        out[tail] = (np.log(2.0) + special.log_ndtr(-size[tail])) / np.log(10.0)
+        return out
+    degrees = np.broadcast_to(np.where(np.asarray(degrees) > 0, degrees, np.nan), np.shape(size))
+    x = degrees[tail] / (degrees[tail] + size[tail] ** 2)
+    out[tail] = log_beta_tail(degrees[tail] / 2.0, 0.5, x) / np.log(10.0)
     return out
 
 

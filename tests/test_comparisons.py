@@ -14,6 +14,7 @@ import pytest
 
 import jaxglm
 from jaxglm import Status, families
+from jaxglm.terms import terms_of
 
 pytestmark = pytest.mark.long
 
@@ -202,3 +203,23 @@ def test_a_district_alone_and_its_table(districts):
     by_wald = districts.drop1(test="wald")
     whole = np.isfinite(by_wald.statistic[:, 1])
     np.testing.assert_allclose(by_wald.statistic[whole, 1], districts.statistics[whole, 2] ** 2, rtol=1e-9)
+
+
+@pytest.mark.parametrize("layout", ["one", "shared", "own", "scan"])
+def test_columns_of_one_number_are_intercepts(layout):
+    """Missing rows apart; also where it is not the first thousand rows that tell."""
+    rng = np.random.default_rng(4)
+    X = np.column_stack([np.full(2500, 2.0), rng.normal(size=2500), np.ones(2500), np.full(2500, np.nan)])
+    X[1, 0], X[2400, 2] = np.nan, 3.0
+    y = rng.normal(size=2500)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = {
+            "one": lambda: jaxglm.fit(X[:, :3], y, missing="drop"),
+            "shared": lambda: jaxglm.fit(X[:, :3], np.stack([y, -y]), missing="drop"),
+            "own": lambda: jaxglm.fit(np.stack([X[:, :3], X[:, :3]]), np.stack([y, -y]), missing="drop"),
+            "scan": lambda: jaxglm.scan(X[:, :3], y, rng.integers(0, 3, (2500, 2)), missing="drop"),
+        }[layout]()
+        assert [term.name for term in terms_of(fit) if not term.factors] == ["x1"]
+        assert fit.drop1().names == tuple(fit.names[1:])
+        assert fit.drop1(["x1"], test="lr").names == ("x1",)

@@ -8,7 +8,7 @@ import pytest
 from covariances import DATA, REFERENCE, Y, assert_covariance
 
 import jaxglm
-from jaxglm import families
+from jaxglm import families, leverage
 from jaxglm.leverage import hat_values
 from jaxglm.status import Status, StatusWarning
 
@@ -316,8 +316,7 @@ def test_lanes_say_what_the_general_path_says(which, few, monkeypatch):
     from jaxglm import cluster_sums
     from jaxglm.irls import lanes
 
-    if not few:
-        monkeypatch.setattr(cluster_sums, "FEW", 0)
+    monkeypatch.setattr(cluster_sums, "FEW" if not few else "NEAR", 0)
     fit, clusters = many_shapes()[which]
 
     def all_types():
@@ -331,3 +330,40 @@ def test_lanes_say_what_the_general_path_says(which, few, monkeypatch):
     for one, wanted in zip(found, all_types(), strict=True):
         assert np.isfinite(wanted).any()
         np.testing.assert_allclose(one, wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_short_orders_for_all_fits_are_sorted():
+    """Clusters that are the same for all fits, of few rows; not of many rows, nor where fits have clusters of their own."""
+    from jaxglm import cluster_sums
+
+    def kind(fit, clusters):
+        return type(cluster_sums.marks_of(fit._rows(), [np.asarray(clusters)])[0]) is cluster_sums.FewClusters
+
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(2, 300, 2)), rng.normal(size=(2, 300))
+    short, long = jaxglm.fit(X[:, :40], y[:, :40]), jaxglm.fit(X, y)
+    each = np.arange(80).reshape(2, 40) % 5
+    assert (kind(short, each[0]), kind(short, each), kind(long, np.arange(300) % 5)) == (False, True, True)
+    assert not kind(long, np.arange(300))
+
+
+@pytest.mark.parametrize("p", [1, 3, 20])
+def test_roots(p):
+    """Of regular matrices, of ones with rows of zeros, and of none; one that is singular leaves the others as they are."""
+    rng = np.random.default_rng(p)
+    half = rng.normal(size=(7, p, p + 2)) * 10.0 ** rng.integers(-3, 4, (7, p, 1))
+    half[2, p // 2] = 0.0
+    matrices = half @ np.swapaxes(half, 1, 2)
+    matrices[5] = np.nan
+    roots = leverage.factored(matrices)
+    size = np.sqrt(np.maximum(np.diagonal(matrices, axis1=1, axis2=2), 1e-300))
+    error = (roots.root @ np.swapaxes(roots.root, 1, 2) - matrices) / size[:, :, None] / size[:, None, :]
+    fine = np.arange(7) != 5
+    assert np.abs(error[fine]).max() < 1e-13
+    assert np.isnan(roots.root[5]).all()
+    assert (roots.root[fine] == np.tril(roots.root[fine])).all()
+    scaled = matrices[3:5] / size[3:5, :, None] / size[3:5, None, :]
+    least = np.min(np.diagonal(np.linalg.cholesky(scaled), axis1=1, axis2=2) ** 2, axis=1)
+    np.testing.assert_allclose(roots.smallest_pivot[3:5], least, rtol=1e-9)
+    with_singular = np.concatenate([matrices, np.ones((1, p, p))])
+    np.testing.assert_allclose(leverage.factored(with_singular).root[fine.nonzero()], roots.root[fine], rtol=1e-9)

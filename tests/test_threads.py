@@ -106,3 +106,13 @@ def test_seldom_is_done_for_those_in_need_only(x64):
     assert "select_n" in str(jax.make_jaxpr(jax.vmap(one))(x))
     assert "cond" in str(jax.make_jaxpr(jax.vmap(one))(x))
     np.testing.assert_allclose(jax.vmap(jax.grad(one))(x), [-1.0, 0.25, -1.0, 1 / 6])
+
+
+def test_for_pieces():
+    seen: list[slice] = []
+    threads.for_pieces(seen.append, 7, 3)
+    assert sorted((part.start, part.stop) for part in seen) == [(0, 3), (3, 6), (6, 9)]
+    threads.for_pieces(seen.append, 0, 3)
+    assert len(seen) == 3
+    with pytest.raises(ZeroDivisionError):
+        threads.for_pieces(lambda part: 1 / part.start, 2, 1)
