@@ -175,7 +175,8 @@ def test_small_systems(p):
     # A column of zeros is left out, and what is left is solved as without it.
     wider = jnp.zeros((p + 1, p + 1)).at[1:, 1:].set(information[0, 0])
     without, increments, decrements = small_solve(wider, jnp.zeros((p + 1, 2)).at[1:].set(b[0, 0]), jnp.arange(p + 1) > 0)
-    np.testing.assert_allclose(increments, np.vstack([np.zeros((1, 2)), one[1]]), rtol=1e-13)
+    units, expected = np.append(1.0, size[0, 0])[:, None], np.vstack([np.zeros((1, 2)), one[1]])
+    np.testing.assert_allclose(increments * units, expected * units, rtol=1e-13, atol=1e-13 * np.abs(expected * units).max())
     np.testing.assert_allclose(decrements, one[2], rtol=1e-13)
     assert without.aliased.tolist() == [True] + [False] * p
     np.testing.assert_allclose(without.smallest_pivot, one[0].smallest_pivot, rtol=1e-13)
