@@ -93,7 +93,8 @@ def _pair(name: str, change: Any) -> tuple[Any, Any] | None:
 def of_columns(result: Any, variables: Any) -> list[Change]:
     """Changes of an array's columns."""
     names = list(result.names)
-    made, default = [], names if variables is not None else [term.name for term in terms_of(result) if term.factors]
+    default = [] if variables is not None else [term.name for term in terms_of(result) if term.factors]
+    made = []
     for name, change in _wanted(variables, names, default, "column").items():
         j = names.index(name)
         column, everything = np.eye(len(names))[j], np.ones(len(names), bool)

@@ -1,8 +1,9 @@
 """A clustered sandwich, as a function of the rows of one fit, for `passes.over_marked`.
 
 The cluster of a row is its mark. The meat is the sum of v v' over clusters, v being T' times the sum of the cluster's scores
-s x; see `sandwich`. Of `FewClusters`, the sums of all are kept at once, and rows come in any order. Where clusters are many,
-rows are sorted by them first, and in `sandwich` scores are added up until the mark changes.
+s x; see `sandwich`. Of `FewClusters`, the sums of all are kept at once, and rows come in any order. Where clusters are many, or
+one short order of rows serves all fits, rows are sorted by them first, and in `sandwich` scores are added up until the mark
+changes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from jaxglm.rows import Rows, Totals, along, fold
 from jaxglm.sorting import Order, sort_rows, sort_within
 
 FEW = 160  # sums, one for each cluster and column, that are kept at once
-NEAR = 512  # numbers of a fit that are read as fast in any order
+NEAR = 512  # numbers of a fit's rows, up to which these are read as fast in any order, and so are sorted
 STEP = 4  # numbers of clusters are rounded up to a multiple of it, so that one program serves several
 
 

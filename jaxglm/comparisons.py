@@ -168,7 +168,7 @@ def _lacking(small: Any, large: Any) -> np.ndarray | None:
 
 def _added(small: Any, large: Any, place: int) -> str:
     """What a larger model has more, or its place among the models."""
-    first, second = ([term.name for term in terms.terms_of(fit)] for fit in (small, large))
+    first, second = (terms.names_of(fit) for fit in (small, large))
     return " + ".join(name for name in second if name not in first) if set(first) < set(second) else f"model {place}"
 
 

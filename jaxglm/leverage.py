@@ -174,7 +174,8 @@ def whitened(rows: Rows, root: Array) -> Array:
 
 
 def unscaled(result: Any) -> np.ndarray:
-    """(X'WX + P)^-1 of every fit, (g, p, p), the covariance at dispersion 1; NaN where that is, or where dispersion is 0."""
+    """(X'WX + P)^-1 of every fit, (g, p, p), the covariance at dispersion 1; NaN where that is, or where dispersion is 0. It may
+    be the covariance itself, so not to be changed."""
     if result.unscaled is not None:
         return result.unscaled
     dispersion = result.solution.dispersion[:, None, None]
@@ -192,14 +193,9 @@ class Roots:
     smallest_pivot: Any
 
 
-def roots(matrices: np.ndarray) -> np.ndarray:
-    """T (g, p, p) with T T' the matrices (g, p, p), zero in the rows of terms that have no variance; NaN where a fit has
-    none."""
-    return factored(matrices).root
-
-
 def factored(matrices: np.ndarray) -> Roots:
-    """The same, and how near singular the matrices are."""
+    """Roots T (g, p, p), T T' being the matrices (g, p, p), zero in the rows of terms that have no variance, and NaN where a
+    fit has none; and how near singular the matrices are."""
     variance = np.diagonal(matrices, axis1=1, axis2=2)
     known = np.isfinite(variance)
     filled = matrices if known.all() else np.where(known[:, :, None] & known[:, None, :], matrices, 0.0)
@@ -211,7 +207,7 @@ def factored(matrices: np.ndarray) -> Roots:
 
 
 def _regular(matrices: np.ndarray) -> Roots | None:
-    """The same, of matrices that are regular but for rows of zeros; None where some are not."""
+    """`factored`, of matrices that are regular but for rows of zeros; None where some are not."""
     out = Roots(np.zeros_like(matrices), np.empty(len(matrices)))
     size = max(1, PIECE // max(1, matrices.shape[-1] ** 2))
     for begin in range(0, len(matrices), size):
@@ -222,7 +218,7 @@ def _regular(matrices: np.ndarray) -> Roots | None:
 
 
 def _put_regular(matrices: np.ndarray, out: Roots) -> bool:
-    """The same, into arrays of zeros: the factor L of L L', a column for all fits at a time. Whether all are regular."""
+    """Fill `out`, which holds zeros, a column for all fits at a time; False as soon as a pivot is not positive."""
     p = matrices.shape[-1]
     left, places = np.moveaxis(matrices, 0, -1).copy(), np.arange(p)  # fits innermost
     size = np.sqrt(np.maximum(left[places, places], 0.0))

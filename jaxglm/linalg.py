@@ -23,6 +23,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.lax import index_in_dim, slice_in_dim
 
@@ -288,10 +289,11 @@ def _invert(upper: Array) -> Array:
     """U'^-1, whose rows are the roots of (U'U)^-1, row by row. upper: (p, p), perhaps with more axes."""
     p = len(upper)
     unit = jnp.eye(p, dtype=upper.dtype).reshape(p, p, *(1,) * (upper.ndim - 2))
+    there = np.tri(p, dtype=bool).reshape(unit.shape)
     roots: list[Array] = []
     for i in range(p):
         root = jnp.broadcast_to(unit[i], upper[i].shape)
         for j in range(i):
-            root = root - upper[j, i] * roots[j]
-        roots.append(root * (1.0 / upper[i, i]))
+            root = root - jnp.where(there[j], upper[j, i] * roots[j], 0.0)
+        roots.append(jnp.where(there[i], root * (1.0 / upper[i, i]), 0.0))
     return jnp.stack(roots)

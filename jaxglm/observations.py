@@ -18,7 +18,6 @@ from jaxglm.irls.solution import Solution, is_lost
 from jaxglm.limits import infinite_eta
 from jaxglm.packing import Crossed, Features, Source, Stacked
 from jaxglm.sorting import is_ascending, sort_rows
-from jaxglm.threads import for_pieces
 
 PIECE = 2**17  # rows worked on at a time
 FEW = 1000  # rows that show of most columns that they are not constant
@@ -210,15 +209,13 @@ def at_limit(X: np.ndarray, coefficients: np.ndarray, direction: np.ndarray) -> 
 
 def _only_number(column: np.ndarray) -> float:
     """The number that is all of a column, missing rows apart; NaN where there are several, or none."""
-    known = next((part[~np.isnan(part)] for part in (column[:FEW], column) if not np.isnan(part).all()), np.array([np.nan]))
-    first = known[0]
-
-    def same(part: np.ndarray) -> bool:
-        alike = part == first
-        return bool(alike.all() or (alike | np.isnan(part)).all())
-
-    if not same(column[:FEW]):
+    known = column[:FEW][~np.isnan(column[:FEW])]
+    if not len(known):
+        known = column[~np.isnan(column)]
+    if not len(known):
         return np.nan
-    others: list[slice] = []
-    for_pieces(lambda part: None if same(column[part]) else others.append(part), len(column), PIECE)
-    return np.nan if others else float(first)
+    for begin, end in ((0, FEW), *((begin, begin + PIECE) for begin in range(0, len(column), PIECE))):
+        alike = column[begin:end] == known[0]
+        if not (alike.all() or (alike | np.isnan(column[begin:end])).all()):
+            return np.nan
+    return float(known[0])

@@ -127,7 +127,7 @@ def constrained(solution: Solution, gone: np.ndarray) -> np.ndarray:
 def _pull(inside: np.ndarray, b: np.ndarray) -> np.ndarray:
     """C^-1 b (g, d) for C (g, d, d), NaN where C is singular or not known."""
     sound = np.isfinite(inside).all(axis=(1, 2)) & (inside != 0).any(axis=(1, 2))
-    if b.shape[1] == 1:
+    if b.shape[1] <= 1:
         return np.where(sound[:, None], b, np.nan) / np.where(sound[:, None], inside[:, 0], 1.0)
     pull = np.full(b.shape, np.nan)
     sound[sound] &= np.linalg.cond(inside[sound]) < 1e14

@@ -36,6 +36,16 @@ def terms_of(result: Any) -> list[Term]:
     return _of_formula(result) or _of_columns(result, ~np.isnan(result._rows().constants))
 
 
+def names_of(result: Any) -> list[str]:
+    """What the terms are called."""
+    return [term.name for term in _named(result)]
+
+
+def _named(result: Any) -> list[Term]:
+    """The terms, without a look at the rows for what is an intercept."""
+    return _of_formula(result) or _of_columns(result, [False] * len(result.names))
+
+
 def _of_formula(result: Any) -> list[Term]:
     design = None if result.table is None else result.table.design
     return [] if design is None else list(design.terms)
@@ -58,7 +68,7 @@ def selected(result: Any, asked: Any) -> list[Term]:
     if isinstance(asked, Mapping):
         sets = {str(name): _columns(result.names, name, columns) for name, columns in asked.items()}
         return [Term(name, columns, frozenset([name])) for name, columns in sets.items()]
-    by_name = {term.name: term for term in _of_formula(result) or _of_columns(result, [False] * len(result.names))}
+    by_name = {term.name: term for term in _named(result)}
     names = [asked] if isinstance(asked, str) else list(asked)
     unknown = [name for name in names if name not in by_name]
     if unknown:

@@ -55,12 +55,21 @@ def test_what_is_the_same_in_all_lanes_stays_so():
     assert "@part" not in text
 
 
-def test_what_is_known_to_be_zero_is_not_multiplied():
+def test_functions_that_hold_arrays():
+    held = np.linspace(0.0, 1.0, LONG + 1)
+    x = np.linspace(-1.0, 1.0, 20)
+    summed = jax.jit(lambda x: jnp.sum(x * held))
+    with jax.enable_x64(True):
+        assert "call void @part0" in program_of(summed, 1, np.float64)
+    np.testing.assert_allclose(through_lanes(summed, x), x * held.sum(), rtol=1e-12)
+
+
+def test_matrix_products_leave_out_what_is_known_to_be_zero():
     with jax.enable_x64(True):
         text = program_of(lambda x: jnp.sum(jnp.triu(jnp.full((3, 3), x)) @ jnp.array([0.0, 1.0, 2.0])), 1, np.float64)
     assert text.count("fmul") == 2  # by 1 and by 2, each once
-    x = np.array([1.0, -3.0, 0.5])
-    np.testing.assert_array_equal(through_lanes(lambda x: x * 0.0 + x, x), x)
+    x = np.array([1.0, -3.0, np.inf, np.nan])
+    np.testing.assert_array_equal(through_lanes(lambda x: x * 0.0 + x, x), [1.0, -3.0, np.nan, np.nan])
 
 
 @pytest.mark.filterwarnings("ignore::jaxglm.StatusWarning")

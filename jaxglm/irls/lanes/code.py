@@ -6,8 +6,9 @@ instruction is looked up among those of the blocks around it first. Constants ar
 depends on constants alone is computed here.
 
 Multiplications and additions may be contracted (`contract`), which the hardware does for free and which only takes
-rounding errors away, and a sum of sums is added up term by term; nothing else about floating-point arithmetic is relaxed, so
-that infinities and NaN are what they are everywhere else.
+rounding errors away, a sum of sums is added up term by term, and a matrix product leaves out what is multiplied by an entry
+that is known to be zero; nothing else about floating-point arithmetic is relaxed, so that infinities and NaN are what they are
+everywhere else.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Code:
         self.count = 0
         self.block = "entry"
         self.declared: dict[str, str] = {}
-        self.functions: list[str] = []  # lines of others that this one calls
+        self.functions: list[str] = []  # the texts of others that this one may call
         self.room = 0  # numbers a lane that it exchanges with one of them
 
     def type_of(self, kind: str, uniform: bool) -> str:
@@ -195,3 +196,8 @@ class Code:
     def branch(self, flag: Number, yes: str, no: str) -> None:
         """End a block one way or the other."""
         self.lines.append(f"  br i1 {flag.text}, label %{yes}, label %{no}")
+
+
+def is_zero(number: Number) -> bool:
+    """Whether a number is known to be zero."""
+    return number.constant is not None and bool(number.constant == 0)

@@ -81,19 +81,19 @@ def written(shape: Shape, lanes: int) -> tuple[str, Layout, Any]:
     results = sum(leaf.size for leaf in leaves)
     layout = Layout(lanes, chunk, sum(widths(shape)), results, leaves)
     run = _Run(shape, layout)
+    run.code.functions = solve.functions
     run.write()
     declared = sorted({**solve.declared, **run.code.declared}.values())
     head = "define internal void @solve(ptr noalias readonly %rows, ptr noalias readonly %shared, i32 %count, "
     head += f"ptr noalias readonly %parameters, ptr noalias %results) noinline {ATTRIBUTES} {{\nentry:"
     body = f"define void @run(i64 %begin, i64 %end, ptr %table) {ATTRIBUTES} {{\nentry:"
-    text = "\n".join([*declared, *solve.functions, *run.code.functions, head, *solve.body(), body, *run.code.body()])
+    text = "\n".join([*declared, *solve.functions, head, *solve.body(), body, *run.code.body()])
     return text, layout, jax.tree.structure(found)
 
 
 def _solve(shape: Shape, lanes: int, jaxpr: Any) -> tuple[Code, tuple[Leaf, ...]]:
     """The function that fits one block, or says what is asked of it."""
     code, kind = Code(lanes), KINDS[np.dtype(shape.dtype)]
-    code.scopes[0] = {}
     step = shape.chunk * (shape.loaded + len(shape.beside))
 
     def rows(place: int, more: tuple[int, ...]) -> Memory:

@@ -17,7 +17,7 @@ from jaxglm.irls.lanes.code import ATTRIBUTES, KINDS, LLVM_TYPES, Code, Number
 from jaxglm.irls.lanes.entries import STRUCTURAL, shaped
 from jaxglm.irls.lanes.flow import CALLS, called
 
-LONG = 1000  # numbers that are computed
+LONG = 1000  # numbers that are computed: systems of a dozen columns and more
 MOVING = {*STRUCTURAL, "select_n", "convert_element_type"}
 
 
@@ -34,15 +34,17 @@ class Part:
 
 
 class Parts:
-    """The long stretches of one program. write: writes a jaxpr of arrays of numbers into a `Code`."""
+    """The long stretches of one program. write: writes a closed jaxpr of arrays of numbers into a `Code`."""
 
     def __init__(self, write: Callable[[Code, Any, list[np.ndarray]], list[np.ndarray]]) -> None:
         self.write = write
         self.written: dict[tuple[int, tuple[int | str, ...]], Part] = {}  # by the jaxpr, which stays and so keeps its id
         self.lengths: dict[int, tuple[Any, float]] = {}
 
-    def worth(self, jaxpr: Any, operands: Sequence[Any]) -> bool:
-        """Whether a call of a jaxpr on these is one of a function: it is long, and of vectors of one floating-point type."""
+    def worth(self, closed: Any, operands: Sequence[Any]) -> bool:
+        """Whether a call of a closed jaxpr on these is one of a function: it is long, and of vectors of one floating-point
+        type."""
+        jaxpr = closed.jaxpr
         if id(jaxpr) not in self.lengths:
             self.lengths[id(jaxpr)] = jaxpr, length(jaxpr)
         if not LONG < self.lengths[id(jaxpr)][1] < np.inf or not all(isinstance(operand, np.ndarray) for operand in operands):
@@ -50,37 +52,37 @@ class Parts:
         kinds = {KINDS.get(np.dtype(variable.aval.dtype)) for variable in (*jaxpr.invars, *jaxpr.outvars)}
         return kinds in ({"f64"}, {"f32"}) and not all(number.uniform for number in _numbers(operands))
 
-    def call(self, code: Code, jaxpr: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def call(self, code: Code, closed: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Write a call. What is known, or given twice, as in a symmetric matrix, is so in the function too."""
-        numbers = _numbers(operands)
+        jaxpr, numbers = closed.jaxpr, _numbers(operands)
         given = list({number.text: number for number in numbers if number.constant is None}.values())
         places = {number.text: place for place, number in enumerate(given)}
         pattern = tuple(places.get(number.text, number.text) for number in numbers)
         if (id(jaxpr), pattern) not in self.written:
-            self.written[id(jaxpr), pattern] = self._function(code, jaxpr, operands, places)
+            self.written[id(jaxpr), pattern] = self._function(code, closed, operands, places)
         part, kind = self.written[id(jaxpr), pattern], given[0].kind
         code.room = max(code.room, part.room)
         for place, number in enumerate(given):
             code.put(number, "%room", place)
         after = code.write("ptr", True, f"getelementptr {LLVM_TYPES[kind]}, ptr %room, i64 {len(given) * code.lanes}")
         code.lines.append(f"  call void @{part.name}(ptr %room, ptr {after.text})")
-        found = [code.take(kind, after.text, place) for place in range(part.room - len(given))]
+        found = [code.take(kind, after.text, place) for place in range(len(part.unknown))]
         back = dict(zip(part.unknown, found, strict=True))
         return shaped([back.get(number.text, number) for number in _numbers(part.results)], part.results)
 
-    def _function(self, code: Code, jaxpr: Any, operands: Sequence[np.ndarray], places: dict[str, int]) -> Part:
+    def _function(self, code: Code, closed: Any, operands: Sequence[np.ndarray], places: dict[str, int]) -> Part:
         own, numbers = Code(code.lanes), _numbers(operands)
         own.declared, own.functions = code.declared, code.functions
         given = [own.take(numbers[0].kind, "%given", place) for place in range(len(places))]
         arguments = [given[places[number.text]] if number.constant is None else number for number in numbers]
-        results = self.write(own, jaxpr, shaped(arguments, operands))
+        results = self.write(own, closed, shaped(arguments, operands))
         unknown = {number.text: number for number in _numbers(results) if number.constant is None}
         for place, number in enumerate(unknown.values()):
             own.put(number, "%found", place)
-        name = f"part{len(self.written)}"
+        name = f"part{len(code.functions)}"
         head = f"define internal void @{name}(ptr noalias readonly %given, ptr noalias %found) noinline {ATTRIBUTES} {{\nentry:"
-        code.functions += [head, *own.body()]
-        return Part(jaxpr, name, len(given) + len(unknown), results, tuple(unknown))
+        code.functions.append("\n".join([head, *own.body()]))
+        return Part(closed.jaxpr, name, len(given) + len(unknown), results, tuple(unknown))
 
 
 def _numbers(arrays: Sequence[np.ndarray]) -> list[Number]:
@@ -88,7 +90,7 @@ def _numbers(arrays: Sequence[np.ndarray]) -> list[Number]:
 
 
 def length(jaxpr: Any) -> float:
-    """How many numbers a jaxpr computes; infinite where it has loops or branches."""
+    """How many floating-point numbers a jaxpr computes, of whatever function; infinite where it has loops or branches."""
     total = 0.0
     for equation in jaxpr.eqns:
         if equation.primitive.name in CALLS:

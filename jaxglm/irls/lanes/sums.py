@@ -1,17 +1,16 @@
 """Sums of products: eta, X'WX and X'r, which is what most instructions of a fit are.
 
-A sum of sums is one sum, so that each term that is a product is added by the instruction that multiplies. What is known to
-be zero, as half of a triangular matrix is, is neither multiplied nor added, whatever it would be multiplied by. And where terms
-are added to what was there before, as those of each chunk to the entries of X'WX, factors that came from memory are read again:
-an instruction that multiplies takes a factor from memory at no cost, while a compiler that sees one number used for many
-entries would read it once and, for want of registers, put it away and fetch it back. Hence these loads are volatile.
+A sum of sums is one sum, so that each term that is a product is added by the instruction that multiplies. And where terms are
+added to what was there before, as those of each chunk to the entries of X'WX, factors that came from memory are read again: an
+instruction that multiplies takes a factor from memory at no cost, while a compiler that sees one number used for many entries
+would read it once and, for want of registers, put it away and fetch it back. Hence these loads are volatile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jaxglm.irls.lanes.code import Code, Number, constant
+from jaxglm.irls.lanes.code import Code, Number
 from jaxglm.irls.lanes.entries import Untranslatable
 
 
@@ -36,8 +35,6 @@ class Sums:
 
     def product(self, a: Number, b: Number) -> Number:
         """The product of two floating-point numbers."""
-        if is_zero(a) or is_zero(b):
-            return constant(0, a.kind)
         made = self.code.binary("fmul contract", a, b)
         self.factors[made.text] = a, b
         return made
@@ -45,7 +42,6 @@ class Sums:
     def sum(self, terms: Sequence[Number], before: Number | None = None) -> Number:
         """A sum, begun with what is there before."""
         total = before
-        terms = [term for term in terms if not is_zero(term)] or terms[:1]
         for term in terms if before is None else self._again(terms):
             total = term if total is None else self.code.binary("fadd contract", total, term)
         if total is None:
@@ -74,8 +70,3 @@ class Sums:
         name = self.code.name()
         self.code.lines.append(f"  {name} = {self.loads[number.text]}")
         return Number(name, number.kind, number.uniform)
-
-
-def is_zero(number: Number) -> bool:
-    """Whether a number is known to be zero."""
-    return number.constant is not None and bool(number.constant == 0)

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxglm.irls.lanes.code import DTYPES, KINDS, Code, Number, constant
+from jaxglm.irls.lanes.code import DTYPES, KINDS, Code, Number, constant, is_zero
 from jaxglm.irls.lanes.entries import STRUCTURAL, Untranslatable, constants, elementwise, of_one, shaped
 from jaxglm.irls.lanes.flow import CALLS, called, carried_differing, is_anywhere, needed
 from jaxglm.irls.lanes.folding import folded
 from jaxglm.irls.lanes.functions import REWRITES, jaxpr_of
 from jaxglm.irls.lanes.parts import Parts
-from jaxglm.irls.lanes.sums import Sums, is_zero
+from jaxglm.irls.lanes.sums import Sums
 
 UNROLLED = 64  # turns of a loop that are written out
 LLVM_OF = {"f64": "double", "f32": "float"}
@@ -116,8 +116,8 @@ class Translator:
         inner = called(parameters)
         if is_anywhere(name, getattr(inner, "jaxpr", inner)):
             return [elementwise(self.code.any, operand) for operand in operands]
-        if name in NAMED and self.parts.worth(inner.jaxpr, operands):
-            return self.parts.call(self.code, inner.jaxpr, operands)
+        if name in NAMED and self.parts.worth(inner, operands):
+            return self.parts.call(self.code, inner, operands)
         return self.run(inner, operands, needed)
 
     def _elementwise(self, equation: Any, operands: list[np.ndarray]) -> np.ndarray:
@@ -253,7 +253,8 @@ class Translator:
         return out.reshape(shape)
 
     def _dot(self, a: Any, b: Any) -> Number:
-        return self.sums.sum([self.sums.product(x, y) for x, y in zip(a, b, strict=True)])
+        pairs = [(x, y) for x, y in zip(a, b, strict=True) if not (is_zero(x) or is_zero(y))]
+        return self.sums.sum([self.sums.product(x, y) for x, y in pairs]) if pairs else constant(0, a[0].kind)
 
     def _load(self, memory: Memory, starts: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndarray:
         """What is at one place of the leading axis."""
