@@ -174,8 +174,8 @@ def whitened(rows: Rows, root: Array) -> Array:
 
 
 def unscaled(result: Any) -> np.ndarray:
-    """(X'WX + P)^-1 of every fit, (g, p, p), the covariance at dispersion 1; NaN where that is, or where dispersion is 0. It may
-    be the covariance itself, so not to be changed."""
+    """(X'WX + P)^-1 of every fit, (g, p, p), the covariance at dispersion 1; NaN where that is, or where dispersion is 0. It
+    may be the covariance itself, so not to be changed."""
     if result.unscaled is not None:
         return result.unscaled
     dispersion = result.solution.dispersion[:, None, None]
