@@ -17,9 +17,12 @@ import numpy as np
 from jax import Array
 
 from jaxglm.aligned import empty
+from jaxglm.devices import default_device
 from jaxglm.family import Family
+from jaxglm.irls import lanes
 from jaxglm.irls.edge import edge_of
 from jaxglm.irls.loop import toward_infinity
+from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import typed
 from jaxglm.packing import Stacked, owners
 from jaxglm.rows import HARMLESS
@@ -81,11 +84,32 @@ def _log_likelihoods(family: Family, y: Array, eta: Array, weights: Array, dispe
 
 def _by_row(function: Callable[..., Any], family: Family, owner: np.ndarray, *values: np.ndarray) -> Any:
     """`function` of each row's family and values, as NumPy arrays. owner: (n,), the rows' groups."""
+    of_row = jax.tree.map(np.asarray, family).of(owner)
+    job = _asked(function, of_row, values)
+    if len(owner) and lanes.available(job, default_device()) is None:
+        return lanes.ask(job, np.arange(len(owner)))
     n = len(owner)
     room = max(FEWEST, 1 << max(n - 1, 0).bit_length())
     padded = [_padded(value, room) for value in values]
     of_row = typed(jax.tree.map(np.asarray, family).of(np.append(owner, np.zeros(room - n, np.int64))), np.float64)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[:n], _evaluate(function, of_row, *padded))
+
+
+@dataclass(frozen=True)
+class _OfFit:
+    """A function of a row as one of a fit, whose rows do not matter."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, rows: Any, family: Family, values: tuple[Array, ...]) -> Any:
+        return self.function(family, *values)
+
+
+def _asked(function: Callable[..., Any], family: Family, values: tuple[np.ndarray, ...]) -> lanes.Job:
+    """Fits, one for each row, that are asked what `function` says of it."""
+    n = len(values[0])
+    rows = lanes.Rows(np.zeros((1, 1)), np.zeros(1), None, None, np.zeros(n, np.int64), np.ones(n, np.int64))
+    return lanes.Job(rows, family, None, None, IRLS(), np.float64, one=_OfFit(function), known=values)
 
 
 def _padded(values: np.ndarray, room: int) -> np.ndarray:

@@ -234,8 +234,15 @@ def _carefully(task: Task, found: Solution, groups: np.ndarray, normal: np.ndarr
     orthogonal factorization the others, and what is undecided then."""
     if task.options.factorization == "auto":
         found.undecided[groups] = True
-        _solve_again(task, found, normal, "cholesky")
+        ways = [("cholesky", normal), ("orthogonal", np.setdiff1d(groups, normal))]
+        # At once, since most of the time is that of compilers, of which a core has one.
+        work = partial(_solve_one_way, task, found)
+        list(in_threads(work, [way for way in ways if len(way[1])], task.device, compiles=False))
     _solve_again(task, found, groups[found.undecided[groups]], "orthogonal")
+
+
+def _solve_one_way(task: Task, found: Solution, way: tuple[str, np.ndarray]) -> None:
+    _solve_again(task, found, way[1], way[0])
 
 
 def _solve_again(task: Task, found: Solution, groups: np.ndarray, factorization: str, progress: Progress | None = None) -> None:

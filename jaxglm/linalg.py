@@ -76,14 +76,18 @@ class Factor:
         """scale U^-1 b. b: (p, k)."""
         return _solve_upper(self.upper, b) * self._mask(b)
 
-    @jax.jit
     def inverse(self) -> Array:
-        """(X'WX)^-1 on the independent columns, zero on the aliased ones. Shape (p, p)."""
-        root = self.unwhiten(jnp.eye(self.scale.shape[0], dtype=self.scale.dtype))
-        return jnp.matmul(root, root.T, precision=HIGHEST)
+        """(X'WX)^-1 on the independent columns, zero on the aliased ones. Shape (p, p). NumPy in, NumPy out."""
+        return _inverse_on_host(self) if isinstance(self.upper, np.ndarray) else _inverse(self)
 
     def _mask(self, b: Array) -> Array:
         return jnp.where(self.aliased, 0.0, self.scale)[:, None]
+
+
+@jax.jit
+def _inverse(factor: Factor) -> Array:
+    root = factor.unwhiten(jnp.eye(factor.scale.shape[0], dtype=factor.scale.dtype))
+    return jnp.matmul(root, root.T, precision=HIGHEST)
 
 
 def least_pivot(dtype: Any) -> float:
@@ -112,6 +116,34 @@ def cholesky(information: Array, tolerance: float | None = None) -> Factor:
     if tolerance is not None:
         upper = jnp.where(aliased & ~jnp.eye(p, dtype=bool), 0.0, upper)
     return Factor(upper, scale, aliased, 1.0 / scale, jnp.min(jnp.where(aliased, 1.0, pivots)))
+
+
+def solve_on_host(information: Any, b: Any, keep: Any) -> tuple[Factor, Any, Any]:
+    """What `small_solve` gives, of any system (p, p) that is known, for b (p, k): by LAPACK, for which nothing is compiled. All
+    are NumPy arrays."""
+    from scipy.linalg import solve_triangular
+
+    information, b, keep = (np.asarray(values) for values in (information, b, keep))
+    information = np.where(keep[:, None] & keep, information, np.eye(len(keep), dtype=information.dtype))
+    diagonal = np.diagonal(information)
+    scale = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0).astype(information.dtype))
+    try:
+        upper: Any = np.linalg.cholesky(information * scale[:, None] * scale).T
+    except np.linalg.LinAlgError:
+        upper = np.full_like(information, np.nan)
+    mask = np.where(keep, scale, 0.0).astype(information.dtype)[:, None]
+    whitened = solve_triangular(upper, b * mask, trans="T", check_finite=False)
+    increments = solve_triangular(upper, whitened, check_finite=False) * mask
+    factor = Factor(upper, scale, ~keep, 1.0 / scale, np.min(np.diagonal(upper) ** 2))
+    return factor, increments, np.sum(whitened**2, axis=0)
+
+
+def _inverse_on_host(factor: Factor) -> Any:
+    from scipy.linalg import solve_triangular
+
+    unit = np.eye(len(factor.upper), dtype=factor.upper.dtype)
+    root = solve_triangular(factor.upper, unit, check_finite=False) * np.where(factor.aliased, 0.0, factor.scale)[:, None]
+    return root @ root.T
 
 
 def semidefinite_root(matrix: Array) -> Array:
@@ -227,7 +259,8 @@ def small_solve(information: Array, b: Array, keep: Array) -> tuple[Small, Array
     several times faster than a library call for each of them. Not differentiable in reverse mode.
     """
     unit = jnp.where(keep, jnp.zeros((), information.dtype), 1.0)
-    increments, decrements, upper, lengths, pivot = _eliminate(information + jnp.diag(unit), b)
+    upper, inverses, lengths, pivot = _eliminate(information + jnp.diag(unit))
+    increments, decrements = _substitute(upper, inverses, b)
     return Small(upper, ~keep, lengths, pivot), increments, decrements
 
 
@@ -249,38 +282,48 @@ def _innermost(written: Callable[..., Any]) -> Callable[..., Any]:
 
 @jax.jit
 @_innermost
-def _eliminate(information: Array, b: Array) -> tuple[Array, ...]:
-    """Cholesky's elimination of [X'WX | b], scaled to a unit diagonal, row by row, and back: the solution, its squared length
-    in the norm of X'WX, U, and the lengths and the least pivot of `Small`. information: (p, p); b: (p, k); both perhaps with
-    more axes. Of a symmetric or triangular matrix only what is above the diagonal is worked on."""
+def _eliminate(information: Array) -> tuple[Array, ...]:
+    """Cholesky's elimination of X'WX, scaled to a unit diagonal, row by row: U, the inverses of its diagonal, and the lengths
+    and the least pivot of `Small`. information: (p, p), perhaps with more axes. Of a symmetric or triangular matrix only what
+    is above the diagonal is worked on."""
     p = len(information)
     diagonal = jnp.stack([information[i, i] for i in range(p)])
     scale = jax.lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1.0))
     lengths = 1.0 / scale
     upper: list[Array] = []
-    whitened: list[Array] = []
     inverses: list[Array] = []
     pivots: list[Array] = []
     for i in range(p):
-        row, white = information[i, i:] * (scale[i] * scale[i:]), b[i] * scale[i]
+        row = information[i, i:] * (scale[i] * scale[i:])
         for j in range(i):
             above = slice_in_dim(upper[j], i - j, None)
-            by = index_in_dim(above, 0, keepdims=False)
-            row, white = row - by * above, white - by * whitened[j]
-        inverse = 1.0 / jnp.sqrt(row[0])
+            row = row - index_in_dim(above, 0, keepdims=False) * above
+        inverses.append(1.0 / jnp.sqrt(row[0]))
         pivots.append(row[0])
-        upper.append(row * inverse)
-        whitened.append(white * inverse)
-        inverses.append(inverse)
+        upper.append(row * inverses[i])
+    whole = [jnp.pad(row * lengths[i:], [(i, 0)] + [(0, 0)] * (row.ndim - 1)) for i, row in enumerate(upper)]
+    return jnp.stack(whole), jnp.stack(inverses) * scale, lengths, functools.reduce(jnp.minimum, pivots)
+
+
+@jax.jit
+@_innermost
+def _substitute(upper: Array, inverses: Array, b: Array) -> tuple[Array, Array]:
+    """(U'U)^-1 b and b' (U'U)^-1 b: forward and back. upper: (p, p); inverses: (p,), of its diagonal; b: (p, k); all perhaps
+    with more axes."""
+    p = len(upper)
+    whitened: list[Array] = []
+    for i in range(p):
+        white = b[i]
+        for j in range(i):
+            white = white - upper[j, i] * whitened[j]
+        whitened.append(white * inverses[i])
     decrements = functools.reduce(jnp.add, [white * white for white in whitened])
     solved = list(whitened)
     for i in reversed(range(p)):
         solved[i] = solved[i] * inverses[i]
         for j in range(i):
-            solved[j] = solved[j] - index_in_dim(upper[j], i - j, keepdims=False) * solved[i]
-    whole = [jnp.pad(row * lengths[i:], [(i, 0)] + [(0, 0)] * (row.ndim - 1)) for i, row in enumerate(upper)]
-    solution = jnp.stack(solved) * scale[:, None]
-    return solution, decrements, jnp.stack(whole), lengths, functools.reduce(jnp.minimum, pivots)
+            solved[j] = solved[j] - upper[j, i] * solved[i]
+    return jnp.stack(solved), decrements
 
 
 @jax.jit

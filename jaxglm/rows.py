@@ -13,6 +13,7 @@ zero. `Rows.prepare` replaces what absent rows hold by harmless values, so that 
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxglm.family import Family
@@ -118,7 +120,7 @@ class Totals:
 
     def merge(self, other: Totals) -> Totals:
         """The totals of these rows and others."""
-        return Totals(jax.tree.map(jnp.add, self.sums, other.sums), jax.tree.map(jnp.maximum, self.peaks, other.peaks))
+        return Totals(jax.tree.map(operator.add, self.sums, other.sums), jax.tree.map(jnp.maximum, self.peaks, other.peaks))
 
 
 def fold(rows: Rows | Shares, each: Callable[[Rows], Totals]) -> Totals:
@@ -126,12 +128,20 @@ def fold(rows: Rows | Shares, each: Callable[[Rows], Totals]) -> Totals:
     return accumulate(rows, each, Totals.merge)
 
 
-def accumulate(rows: Rows | Shares, each: Callable[[Rows], T], merge: Callable[[T, T], T]) -> T:
-    """Merge `each` chunk's result into what came before. All zeros must be neutral for `merge`."""
+def zeros(shapes: Any) -> Any:
+    """Zeros of these shapes."""
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def accumulate(rows: Rows | Shares, each: Callable[[Rows], T], merge: Callable[[T, T], T], begin: Any = None) -> T:
+    """Merge `each` chunk's result into what came before. All zeros must be neutral for `merge`, or, where it makes something
+    else of results, what `begin` makes of their shapes."""
     if isinstance(rows, Shares):
-        return functools.reduce(merge, in_threads(partial(_of_share, merge, each), list(rows.parts)))
+        found = in_threads(partial(_of_share, merge, begin, each), list(rows.parts))
+        return functools.reduce(merge, (jax.tree.map(np.asarray, one) for one in found))
     if rows.chunks is None:
-        return each(rows)
+        whole = each(rows)
+        return whole if begin is None else merge(begin(whole), whole)
     arrays = replace(rows, chunks=None)
 
     @jax.jit  # so that asking for shapes and doing the work are traced once
@@ -139,8 +149,8 @@ def accumulate(rows: Rows | Shares, each: Callable[[Rows], T], merge: Callable[[
         return each(jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, index, 0, keepdims=False), arrays))
 
     first, none = rows.chunks.first, jnp.zeros_like(rows.chunks.count)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(chunk, first))
-    return jax.lax.fori_loop(none, rows.chunks.count, lambda index, total: merge(total, chunk(first + index)), zeros)
+    before = (begin or zeros)(jax.eval_shape(chunk, first))
+    return jax.lax.fori_loop(none, rows.chunks.count, lambda index, total: merge(total, chunk(first + index)), before)
 
 
 def along(rows: Rows, state: T, step: Callable[[T, Rows], T]) -> T:
@@ -156,6 +166,6 @@ def along(rows: Rows, state: T, step: Callable[[T, Rows], T]) -> T:
     return jax.lax.fori_loop(jnp.zeros_like(rows.chunks.count), rows.chunks.count, chunk, state)
 
 
-@partial(jax.jit, static_argnums=0)
-def _of_share(merge: Callable[[T, T], T], each: Callable[[Rows], T], part: Rows) -> T:
-    return accumulate(part, each, merge)
+@partial(jax.jit, static_argnums=(0, 1))
+def _of_share(merge: Callable[[T, T], T], begin: Any, each: Callable[[Rows], T], part: Rows) -> T:
+    return accumulate(part, each, merge, begin)

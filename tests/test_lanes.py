@@ -12,11 +12,12 @@ from scipy import special
 from through_lanes import through_lanes
 
 import jaxglm
-from jaxglm import IRLS, Ridge, Status, families, fitting, irls, links
+from jaxglm import IRLS, Ridge, Status, ends, families, fitting, irls, links
 from jaxglm.family import Family
 from jaxglm.irls import lanes
 from jaxglm.irls.lanes.entries import Untranslatable
 from jaxglm.irls.solution import nothing
+from jaxglm.packing import Stacked
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("llvmlite") is None, reason="llvmlite is not installed")
 
@@ -299,3 +300,28 @@ def test_columns_that_are_gone_are_read_as_zeros(shape, lanes_run, monkeypatch):
     found = fitting.fit(replace(task, source=replace(task.source, gone=gone)))
     for name in ("coefficients", "deviance", "status", "aliased", "infinite", "log_likelihood"):
         np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "family", [families.Binomial(), families.Binomial("cauchit"), families.Poisson(), families.Gaussian("log")], ids=repr
+)
+def test_rows_at_their_ends(request, x64, family):
+    """What a row of a separated fit is and adds, through lanes and by programs of XLA."""
+    rng = np.random.default_rng(12)
+    y = np.concatenate([rng.integers(0, 2, 30), [0.0, 1.0, -1.5 if family.name == "gaussian" else 0.5]])
+    weights = rng.integers(1, 4, 33) * 1.0
+    rows = Stacked(np.ones((33, 1)), y, weights, None, None, np.array([0, 12]), np.array([12, 21]))
+
+    def all_of_them():
+        side = ends.sides(family, rows)
+        eta = np.where(side == 0, 0.3, np.copysign(np.inf, side))
+        at_ends = ends.ends(family, rows, y != 0.5)
+        likelihoods = ends.log_likelihoods(family, rows, np.arange(33) % 3 > 0, eta, np.array([0.5, 2.0]))
+        return {"sides": side, "deviance": at_ends.deviance, "chi": at_ends.chi_square, "l": likelihoods}
+
+    quick = all_of_them()
+    request.getfixturevalue("without_lanes")
+    general = all_of_them()
+    assert np.any(quick["sides"] != 0)
+    for name, values in quick.items():
+        np.testing.assert_allclose(values, general[name], rtol=1e-12, atol=1e-14, err_msg=name)

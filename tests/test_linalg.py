@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxglm.designs import Appended, Constant, Dense, Shared, from_pairs, standardize
-from jaxglm.linalg import cholesky, orthogonal, stack
+from jaxglm.linalg import cholesky, least_pivot, orthogonal, solve_on_host, stack
 
 P, N = 4, 30
 
@@ -28,6 +28,31 @@ def factor_rows(X, b, keep, tolerance):
 
 
 ALL = jnp.ones(P, bool)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_systems_that_are_known(x64, dtype):
+    """Solved by LAPACK, they are as those that programs solve: all columns, some of them, and none that can be trusted."""
+    X, w, b = draw(p=6)
+    gram, right = (X.T @ (w[:, None] * X)).astype(dtype), (X.T @ b).astype(dtype)
+    for keep in (np.ones(6, bool), np.arange(6) != 2):
+        factor, increments, decrements = solve_on_host(gram, right, keep)
+        inverse = np.zeros((6, 6))
+        inverse[np.ix_(keep, keep)] = np.linalg.inv(gram[np.ix_(keep, keep)].astype(float))
+        close = {"rtol": 200 * np.finfo(dtype).eps, "atol": 20 * np.finfo(dtype).eps}
+        np.testing.assert_allclose(increments, inverse @ right, **close)
+        np.testing.assert_allclose(decrements, np.diag(right.T @ inverse @ right), **close)
+        np.testing.assert_allclose(factor.inverse(), inverse, **close)
+        assert factor.inverse().dtype == increments.dtype == decrements.dtype == factor.lengths.dtype == dtype
+        program = cholesky(jnp.where(keep[:, None] & keep, gram, jnp.eye(6, dtype=dtype)))
+        np.testing.assert_allclose(factor.lengths, program.lengths, **close)
+        np.testing.assert_allclose(factor.smallest_pivot, program.smallest_pivot, **close)
+        np.testing.assert_array_equal(factor.aliased, ~keep)
+    X[:, 5] = X[:, 4] - X[:, 3]
+    for broken in (X.T @ X, np.full((6, 6), np.nan), -np.eye(6)):
+        factor, increments, _ = solve_on_host(broken.astype(dtype), right, np.ones(6, bool))
+        assert not factor.smallest_pivot > least_pivot(dtype)
+        assert increments.shape == (6, 2)
 
 
 def test_cholesky_against_numpy(x64):

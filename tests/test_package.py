@@ -62,6 +62,7 @@ PLACES = {  # where an outside library may be imported, at the top of the module
         "distributions",
         "influence",
         "interior",
+        "linalg",
         "log_tails",
         "model",
         "overdispersion",

@@ -1,6 +1,7 @@
 """Long stretches of a program become functions of their own: what goes there, that they are written once, and their numbers."""
 
 import importlib.util
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,10 @@ import pytest
 from through_lanes import program_of, through_lanes
 
 import jaxglm
+from jaxglm import families, irls
 from jaxglm.irls import lanes
 from jaxglm.irls.lanes.parts import LONG, length
+from jaxglm.irls.seldom import by_row
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("llvmlite") is None, reason="llvmlite is not installed")
 
@@ -70,6 +73,66 @@ def test_matrix_products_leave_out_what_is_known_to_be_zero():
     assert text.count("fmul") == 2  # by 1 and by 2, each once
     x = np.array([1.0, -3.0, np.inf, np.nan])
     np.testing.assert_array_equal(through_lanes(lambda x: x * 0.0 + x, x), [1.0, -3.0, np.nan, np.nan])
+
+
+@by_row
+def of_rows(level, y):
+    """What two rows say beside a number; something that is known; and what does not depend on rows."""
+    return jnp.exp(level - y) * y, jnp.ones_like(y), jnp.full_like(y, level)
+
+
+def test_functions_of_rows_are_written_for_one():
+    def summed(x):
+        each, one, level = of_rows(x, jnp.stack([x * 2.0, x - 1.0, 3.0 * x]))
+        return jnp.sum(each) + 10.0 * jnp.sum(one) + level[2]
+
+    with jax.enable_x64(True):
+        text = program_of(summed, 1, np.float64)
+    assert text.count("define internal void @part") == 1
+    assert text.count("call void @part0") == 3
+    x = np.linspace(-1.0, 1.0, 21)
+    wanted = sum(np.exp(x - y) * y for y in (x * 2.0, x - 1.0, 3.0 * x)) + 30.0 + x
+    np.testing.assert_allclose(through_lanes(summed, x), wanted, rtol=1e-13)
+
+
+@pytest.mark.filterwarnings("ignore::jaxglm.StatusWarning")
+def test_rows_that_are_seldom_looked_at(x64):
+    """Trials of several and of one, with and without an intercept: what rows add to deviance and likelihood, by calls."""
+    rng = np.random.default_rng(8)
+    X, trials = rng.normal(size=(9, 30, 3)), np.where(np.arange(9)[:, None] % 2, rng.integers(1, 9, (9, 30)), 1.0)
+    X[:5, :, 0], y = 1.0, rng.binomial(trials.astype(int), 0.4) / trials
+    for offset in (None, rng.normal(size=(9, 30))):
+        found = jaxglm.fit(X, y, weights=trials, offset=offset, family="binomial").solution
+        wanted = jax.vmap(lambda X, y, w, o: irls.solve(X, y, families.Binomial(), weights=w, offset=o))(
+            X, y, trials, np.zeros((9, 30)) if offset is None else offset
+        )
+        for name in ("coefficients", "deviance", "null_deviance", "log_likelihood", "spans_constant", "status"):
+            np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_threads_that_want_one_kernel_write_it_once(monkeypatch):
+    """A kernel is written by whoever asks first; others, and those of other kernels, get theirs too."""
+    lines, written = [], lanes.run.written
+    monkeypatch.setattr(lanes.run, "written", lambda *shape: lines.append(shape[0].p) or written(*shape))
+    X, y = np.random.default_rng(2).normal(size=(2, 40, 4)), np.arange(80.0).reshape(2, 40) % 3
+    family, options = families.Gaussian(), irls.IRLS(tol=1.23456e-7)  # which no other test has asked for
+
+    def job(p):
+        rows = lanes.Rows(X[..., :p], y, None, None, np.zeros(2, np.int64), np.full(2, 40))
+        return lanes.Job(rows, family, None, None, options, np.float64)
+
+    found = {}
+    threads = [
+        threading.Thread(target=lambda i=i: found.update({i: lanes.run.kernel(lanes.run.shape_of(job(2 + i % 2)))}))
+        for i in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(lines) == [2, 3]
+    assert len({id(found[i]) for i in range(6)}) == 2
+    assert all(found[i] is found[i % 2] for i in range(6))
 
 
 @pytest.mark.filterwarnings("ignore::jaxglm.StatusWarning")

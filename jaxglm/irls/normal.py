@@ -8,6 +8,7 @@ rows, which is slower and keeps its accuracy where the Gram matrix has lost it.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,11 +27,12 @@ from jaxglm.linalg import (
     orthogonal,
     semidefinite_root,
     small_solve,
+    solve_on_host,
     stack,
 )
 from jaxglm.links import STATIC
 from jaxglm.penalty import as_matrix, pulled
-from jaxglm.rows import Rows, Shares, Totals, accumulate
+from jaxglm.rows import Rows, Shares, Totals, accumulate, zeros
 
 
 @jax.tree_util.register_dataclass
@@ -48,7 +50,8 @@ class Solved:
 class Algebra:
     """One way of solving.
 
-    collect(design, weights, scores): from working weights (n,) and right-hand sides as scores (k, n); merge: adds up.
+    collect(design, weights, scores): from working weights (n,) and right-hand sides as scores (k, n); merge(a, b): adds what
+    was collected of more rows; begin(shapes): what to add it to first, None where that is zeros of these shapes.
     solve(collected, penalty, origins, keep, tolerance): with a penalty (p,) or (p, p), which pulls each right-hand side's
     coefficients back from its column of `origins` (p, k), and only the columns to `keep` (p,); `tolerance` says which
     further columns are dependent.
@@ -61,11 +64,12 @@ class Algebra:
     solve: Callable[..., Solved]
     normal: Callable[[Any, int], tuple[Array, Array]]
     squares: bool
+    begin: Callable[[Any], Any] | None = None
 
     def gather(self, rows: Rows | Shares, each: Callable[[Rows], tuple[Array, Array, Totals]]) -> tuple[Any, Totals]:
         """Collect over all rows; `each` gives a chunk's weights, scores and further totals."""
 
-        return accumulate(rows, Gathered(each, self), Merged(self))
+        return accumulate(rows, Gathered(each, self), Merged(self), None if self.begin is None else Begun(self))
 
     def trusts(self, factor: Factor | Small) -> Array:
         """Whether a factorization can be trusted: of a Gram matrix by its pivots, of rows unless all went wrong."""
@@ -99,6 +103,17 @@ class Merged:
 
     def __call__(self, a: tuple[Any, Totals], b: tuple[Any, Totals]) -> tuple[Any, Totals]:
         return self.algebra.merge(a[0], b[0]), a[1].merge(b[1])
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What an algebra begins with."""
+
+    algebra: Algebra
+
+    def __call__(self, shapes: tuple[Any, Totals]) -> tuple[Any, Totals]:
+        assert self.algebra.begin is not None
+        return self.algebra.begin(shapes[0]), zeros(shapes[1])
 
 
 @jax.tree_util.register_dataclass
@@ -143,9 +158,12 @@ def _solved_gram(factor: Factor, scores: Array, penalty: Array | None, origins: 
 
 
 def _solve_small(gram: _Gram, penalty: Array | None, origins: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
-    if len(keep) > LARGEST and gram.information.ndim == 2:
+    if len(keep) <= LARGEST or gram.information.ndim == 1:
+        return _solved_small(gram, penalty, origins, keep)
+    if isinstance(gram.information, jax.core.Tracer):
         return _solve_gram(gram, penalty, origins, keep)
-    return _solved_small(gram, penalty, origins, keep)
+    information = gram.information if penalty is None else gram.information + as_matrix(penalty)
+    return Solved(*solve_on_host(information, _pulled(gram.scores, penalty, origins), keep))
 
 
 @jax.jit
@@ -155,12 +173,15 @@ def _solved_small(gram: _Gram, penalty: Array | None, origins: Array | None, kee
     return Solved(*small_solve(information, _pulled(gram.scores, penalty, origins), keep))
 
 
-def _collect_triangle(design: Design, weights: Array, scores: Array) -> Array:
+def _collect_rows(design: Design, weights: Array, scores: Array) -> Array:
     root = jnp.sqrt(weights)
     responses = scores * jnp.where(weights > 0, 1.0 / jnp.where(weights > 0, root, 1.0), 0.0)
-    rows = jnp.concatenate([design.matrix() * root[:, None], responses.T], axis=1)
-    k = rows.shape[1]
-    return stack(jnp.zeros((k, k), rows.dtype), rows)
+    return jnp.concatenate([design.matrix() * root[:, None], responses.T], axis=1)
+
+
+def _no_triangle(rows: Any) -> Array:
+    """The triangular factor of no rows, with as many columns as these."""
+    return jnp.zeros((rows.shape[1], rows.shape[1]), rows.dtype)
 
 
 def _solve_triangle(upper: Array, penalty: Array | None, origins: Array | None, keep: Array, tolerance: float = 0.0) -> Solved:
@@ -179,7 +200,7 @@ def _normal_of_triangle(upper: Array, p: int) -> tuple[Array, Array]:
 
 
 def _add(a: _Gram, b: _Gram) -> _Gram:
-    return jax.tree.map(jnp.add, a, b)
+    return jax.tree.map(operator.add, a, b)
 
 
 def _normal_of_gram(gram: _Gram, p: int) -> tuple[Array, Array]:
@@ -195,4 +216,11 @@ PLAIN = Algebra(
     normal=_normal_of_gram,
     squares=True,
 )
-ORTHOGONAL = Algebra(collect=_collect_triangle, merge=stack, solve=_solve_triangle, normal=_normal_of_triangle, squares=False)
+ORTHOGONAL = Algebra(
+    collect=_collect_rows,
+    merge=stack,
+    solve=_solve_triangle,
+    normal=_normal_of_triangle,
+    squares=False,
+    begin=_no_triangle,
+)

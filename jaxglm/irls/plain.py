@@ -125,15 +125,18 @@ def iterate(problem: Problem, options: IRLS) -> Reached:
 
 def begin(problem: Problem) -> Reached:
     """The start: one weighted least-squares fit of the linearised link at start values of mu."""
+    if problem.start is not None:
+        return _begun(problem.bared, problem.start, jnp.ones((), bool))
+    solved = _linearised(problem)
+    return _begun(problem.bared, solved.increments[:, 0], PLAIN.trusts(solved.factor))
+
+
+@jax.jit
+def _begun(problem: Problem, coefficients: Array, trusted: Array) -> Reached:
+    """The state at a start."""
     zero = jnp.zeros((), problem.dtype)
-    may = problem.sound & (problem.n_obs > 0)
-    if problem.start is None:
-        solved = _linearised(problem)
-        coefficients, may = solved.increments[:, 0], may & PLAIN.trusts(solved.factor)
-    else:
-        coefficients = problem.start
     return Reached(
-        running=may,
+        running=problem.sound & (problem.n_obs > 0) & trusted,
         coefficients=coefficients,
         decrement=zero + jnp.inf,
         chi_square=zero,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -127,10 +128,16 @@ def pose(
     """The problem of fitting prepared `rows`, whose design's columns have been divided by `scale`; penalty and start
     are in the user's terms; watched: see `Problem`."""
     totals = fold(rows, Partial(_count, family))
+    return replace(_posed(totals, family, scale, penalty, start, watched), rows=rows)
+
+
+@partial(jax.jit, static_argnums=5)
+def _posed(totals: Totals, family: Family, scale: Array, penalty: Array | None, start: Array | None, watched: bool) -> Problem:
+    """The problem without its rows, of which these are the totals."""
     n_obs, total_weight, total_response, unsound, more = totals.sums
     reach = totals.peaks.astype(scale.dtype)
     return Problem(
-        rows=rows,
+        rows=None,
         family=family,
         scale=scale,
         penalty=penalty if penalty is None else penalty / (scale**2 if penalty.ndim == 1 else scale[:, None] * scale),

@@ -24,7 +24,7 @@ from jaxglm.irls.loop import State, optimise
 from jaxglm.irls.normal import NORMAL, Algebra, Solved
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import Problem
-from jaxglm.irls.seldom import seldom
+from jaxglm.irls.seldom import by_row, seldom
 from jaxglm.irls.working import where_present, working
 from jaxglm.linalg import cholesky
 from jaxglm.links import Mean
@@ -98,7 +98,9 @@ class Statistics:
 def statistics(problem: Problem, algebra: Algebra, coefficients: Array, keep: Array, null: Array | None) -> Statistics:
     """The statistics at scaled coefficients; null is the null model's intercept where there is an offset."""
     family = problem.family
-    collected, totals = algebra.gather(problem.rows, Partial(_look, problem.bared, coefficients, null))
+    known = not isinstance(problem.bare, jax.core.Tracer) and bool(problem.bare)
+    look = Partial(_look_at_bare if known else _look, problem.bared, coefficients, null)
+    collected, totals = algebra.gather(problem.rows, look)
     deviance, null_deviance, likelihood, chi_square, invalid = totals.sums
     chi_square = chi_square if family.dispersion is None else problem.total_weight
     solved = algebra.solve(collected, problem.penalty, problem.origins(None, coefficients), keep)
@@ -110,7 +112,8 @@ def statistics(problem: Problem, algebra: Algebra, coefficients: Array, keep: Ar
     if family.dispersion is None:
         likelihood = seldom(~problem.bare, lambda: log_likelihood(problem, coefficients, deviance), -0.5 * deviance)
     null_deviance = seldom(lacks, lambda: _deviance_of_nothing(problem), null_deviance)
-    covariance, dispersion = _covariance(solved, problem.n_obs, chi_square, family.dispersion)
+    factor = solved.factor
+    covariance, dispersion = _covariance(factor.inverse(), factor.aliased, problem.n_obs, chi_square, family.dispersion)
     return Statistics(
         covariance=covariance,
         deviance=deviance,
@@ -131,15 +134,15 @@ def _lacks_constant(left: Array, n_obs: Array) -> Array:
     return ~((left <= SPANS**2 * jnp.finfo(left.dtype).eps) & (n_obs > 0))
 
 
-@partial(jax.jit, static_argnums=3)
-def _covariance(solved: Solved, n_obs: Array, chi_square: Array, known: float | None) -> tuple[Array, Array]:
-    """The covariance of scaled coefficients, and the dispersion, Pearson's unless it is known."""
-    aliased = solved.factor.aliased
+@partial(jax.jit, static_argnums=4)
+def _covariance(inverse: Array, aliased: Array, n_obs: Array, chi_square: Array, known: float | None) -> tuple[Array, Array]:
+    """The covariance of scaled coefficients, from the inverse of the information, and the dispersion, Pearson's unless it is
+    known."""
     degrees = n_obs - jnp.sum(~aliased, dtype=jnp.int32)
     dispersion = jnp.where(degrees > 0, chi_square / degrees.astype(chi_square.dtype), jnp.nan)
     if known is not None:
         dispersion = jnp.full_like(dispersion, known)
-    return jnp.where(aliased[:, None] | aliased, jnp.nan, solved.factor.inverse() * dispersion), dispersion
+    return jnp.where(aliased[:, None] | aliased, jnp.nan, inverse * dispersion), dispersion
 
 
 def _look(problem: Problem, coefficients: Array, null: Array | None, part: Rows) -> tuple[Array, Array, Totals]:
@@ -148,18 +151,23 @@ def _look(problem: Problem, coefficients: Array, null: Array | None, part: Rows)
     family, eta = problem.family, part.eta(coefficients)
     row = working(family, part, eta)
     loss = jnp.sum(row.loss)
-    simple = (2.0 * loss, 2.0 * jnp.sum(_null_working(problem, part, null).loss), -loss)
+    below = _null_working(family, problem.mean_response, null, part)
+    simple = (2.0 * loss, 2.0 * jnp.sum(below.loss), -loss)
 
-    def exact() -> tuple[Array, Array, Array]:
-        below, likelihood = _null_working(problem, part, null), jnp.zeros_like(loss)
-        if family.dispersion is not None:
-            likelihood = _log_likelihoods(family, part, eta, jnp.asarray(family.dispersion, problem.dtype))
-        return jnp.sum(working(family, part, eta).deviance), jnp.sum(below.deviance), likelihood
+    def exact() -> Any:
+        each = _exact if family.bare is None else by_row(_exact)
+        return tuple(map(jnp.sum, each(family, problem.mean_response, null, replace(part, design=None), eta)))
 
     deviances = seldom(~problem.bare, exact, simple)
     chi_square = jnp.sum(row.chi_square) if family.dispersion is None else jnp.zeros_like(loss)
     sums = (*deviances, chi_square, jnp.sum(~row.valid, dtype=jnp.int32))
     return row.weights, jnp.stack([row.weights, row.scores]), Totals(sums)
+
+
+def _look_at_bare(problem: Problem, coefficients: Array, null: Array | None, part: Rows) -> tuple[Array, Array, Totals]:
+    """The same where all rows are known to be bare, so that nothing else is compiled."""
+    known: Any = np.True_
+    return _look(replace(problem, bare=known), coefficients, null, part)
 
 
 def _regressed(information: Array, scores: Array) -> Array:
@@ -181,11 +189,18 @@ def _squares_along(ones: Array, step: Array, part: Rows) -> Totals:
     return Totals((total(part.design.dot(ones) - 1.0), total(part.design.dot(step))))
 
 
-def _log_likelihoods(family: Family, rows: Rows, eta: Array, dispersion: Array) -> Array:
-    """The log-likelihood of these rows together, at their etas."""
+def _exact(family: Family, mean_response: Array, null: Array | None, rows: Rows, eta: Array) -> tuple[Array, Array, Array]:
+    """Each row's part of the deviance, of the null model's, and of the log-likelihood where the dispersion is known."""
+    deviance, likelihood = working(family, rows, eta).deviance, jnp.zeros_like(eta)
+    if family.dispersion is not None:
+        likelihood = _each_log_likelihood(family, rows, eta, jnp.asarray(family.dispersion, eta.dtype))
+    return deviance, _null_working(family, mean_response, null, rows).deviance, likelihood
+
+
+def _each_log_likelihood(family: Family, rows: Rows, eta: Array, dispersion: Array) -> Array:
     weights = jnp.where(rows.present, rows.weights, 1.0)
     mean = family.link.mean(where_present(family, rows, eta))
-    return jnp.sum(jnp.where(rows.present, family.log_likelihood_at(rows.y, mean, weights, dispersion), 0.0))
+    return jnp.where(rows.present, family.log_likelihood_at(rows.y, mean, weights, dispersion), 0.0)
 
 
 def log_likelihood(problem: Problem, coefficients: Array, deviance: Array) -> Array:
@@ -199,7 +214,7 @@ def log_likelihood(problem: Problem, coefficients: Array, deviance: Array) -> Ar
 
 
 def _total_log_likelihood(family: Family, coefficients: Array, dispersion: Array, part: Rows) -> Totals:
-    return Totals(_log_likelihoods(family, part, part.eta(coefficients), dispersion))
+    return Totals(jnp.sum(_each_log_likelihood(family, part, part.eta(coefficients), dispersion)))
 
 
 @jax.tree_util.register_dataclass
@@ -211,16 +226,16 @@ class _Below:
     deviance: Array
 
 
-def _null_working(problem: Problem, rows: Rows, null: Array | None) -> _Below:
+def _null_working(family: Family, mean_response: Array, null: Array | None, rows: Rows) -> _Below:
     """Under the null model with an intercept: the mean response, or, with an offset, the intercept `null`."""
     if rows.offset is None:
-        return _at_mean(problem, rows, Mean.at(problem.mean_response))
-    eta = where_present(problem.family, rows, rows.offset if null is None else rows.offset + null)
-    return _at_mean(problem, rows, problem.family.link.mean(eta))
+        return _at_mean(family, rows, Mean.at(mean_response))
+    eta = where_present(family, rows, rows.offset if null is None else rows.offset + null)
+    return _at_mean(family, rows, family.link.mean(eta))
 
 
-def _at_mean(problem: Problem, rows: Rows, mean: Mean) -> _Below:
-    family, prior = problem.family, jnp.maximum(rows.weights, 0.0)
+def _at_mean(family: Family, rows: Rows, mean: Mean) -> _Below:
+    prior = jnp.maximum(rows.weights, 0.0)
 
     def total(unit: Array) -> Array:
         return jnp.where(rows.present, prior * unit, 0.0)
@@ -230,13 +245,17 @@ def _at_mean(problem: Problem, rows: Rows, mean: Mean) -> _Below:
 
 def _deviance_of_nothing(problem: Problem) -> Array:
     """The deviance of the null model without an intercept, the offset alone."""
-    return fold(problem.rows, Partial(_deviance_at_offset, problem.bared)).sums
+    return fold(problem.rows, Partial(_deviance_at_offset, problem.family)).sums
 
 
-def _deviance_at_offset(problem: Problem, part: Rows) -> Totals:
-    family = problem.family
-    eta = jnp.zeros_like(part.y) if part.offset is None else where_present(family, part, part.offset)
-    return Totals(jnp.sum(_at_mean(problem, part, family.link.mean(eta)).deviance))
+def _deviance_at_offset(family: Family, part: Rows) -> Totals:
+    return Totals(jnp.sum(_each_deviance_at_offset(family, replace(part, design=None))))
+
+
+@by_row
+def _each_deviance_at_offset(family: Family, rows: Rows) -> Array:
+    eta = jnp.zeros_like(rows.y) if rows.offset is None else where_present(family, rows, rows.offset)
+    return _at_mean(family, rows, family.link.mean(eta)).deviance
 
 
 def null_intercept(problem: Problem, options: IRLS) -> Array | None:

@@ -47,10 +47,21 @@ class Parts:
         jaxpr = closed.jaxpr
         if id(jaxpr) not in self.lengths:
             self.lengths[id(jaxpr)] = jaxpr, length(jaxpr)
-        if not LONG < self.lengths[id(jaxpr)][1] < np.inf or not all(isinstance(operand, np.ndarray) for operand in operands):
+        return LONG < self.lengths[id(jaxpr)][1] < np.inf and self.takes(closed, operands)
+
+    def takes(self, closed: Any, operands: Sequence[Any]) -> bool:
+        """Whether a call can be one of a function: of vectors of one floating-point type."""
+        if not all(isinstance(operand, np.ndarray) for operand in operands):
             return False
-        kinds = {KINDS.get(np.dtype(variable.aval.dtype)) for variable in (*jaxpr.invars, *jaxpr.outvars)}
+        variables = (*closed.jaxpr.invars, *closed.jaxpr.outvars)
+        kinds = {KINDS.get(np.dtype(variable.aval.dtype)) for variable in variables}
         return kinds in ({"f64"}, {"f32"}) and not all(number.uniform for number in _numbers(operands))
+
+    def call_by_row(self, code: Code, closed: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Write a call for each row, of a closed jaxpr that takes rows (n,) or single numbers. All rows of a call are one."""
+        (n,) = closed.jaxpr.outvars[0].aval.shape
+        calls = [self.call(code, closed, [np.full_like(of, of[row]) if of.ndim else of for of in operands]) for row in range(n)]
+        return [np.array([call[index][row] for row, call in enumerate(calls)]) for index in range(len(calls[0]))]
 
     def call(self, code: Code, closed: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Write a call. What is known, or given twice, as in a symmetric matrix, is so in the function too."""

@@ -25,7 +25,8 @@ CHUNK = 4  # rows that are looked at together
 BROAD = 12  # columns, with more than which these are half as many
 RANGES = 16  # into which each thread's share of the blocks is cut
 MOST = 2**23  # numbers of the rows of a block
-WRITING = threading.Lock()  # a kernel is written once, whichever threads want it
+ASKING = threading.Lock()
+WRITING = threading.Lock()  # threads that trace and write at once hinder each other; one may compile while another writes
 
 
 @dataclass(frozen=True)
@@ -125,14 +126,21 @@ def shape_of(job: Job) -> Shape:
 
 
 def kernel(shape: Shape) -> Kernel:
-    """The kernel of a shape."""
-    with WRITING:
+    """The kernel of a shape, written once, whichever threads want it; those of other shapes do not wait."""
+    with ASKING:
+        writing = _writing(shape)
+    with writing:
         return _kernel(shape)
+
+
+@lru_cache(maxsize=256)
+def _writing(shape: Shape) -> threading.Lock:
+    return threading.Lock()
 
 
 @lru_cache(maxsize=64)
 def _kernel(shape: Shape) -> Kernel:
-    with jax.enable_x64(True):
+    with WRITING, jax.enable_x64(True):
         text, layout, structure = written(shape, vector_bytes() // np.dtype(shape.dtype).itemsize)
     return Kernel(shape, layout, compiled(text, "run"), structure)
 

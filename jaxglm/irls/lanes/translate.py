@@ -26,6 +26,7 @@ from jaxglm.irls.lanes.folding import folded
 from jaxglm.irls.lanes.functions import REWRITES, jaxpr_of
 from jaxglm.irls.lanes.parts import Parts
 from jaxglm.irls.lanes.sums import Sums
+from jaxglm.irls.seldom import BY_ROW
 
 UNROLLED = 64  # turns of a loop that are written out
 LLVM_OF = {"f64": "double", "f32": "float"}
@@ -116,6 +117,8 @@ class Translator:
         inner = called(parameters)
         if is_anywhere(name, getattr(inner, "jaxpr", inner)):
             return [elementwise(self.code.any, operand) for operand in operands]
+        if name in NAMED and parameters["name"] == BY_ROW and self.parts.takes(inner, operands):
+            return self.parts.call_by_row(self.code, inner, operands)
         if name in NAMED and self.parts.worth(inner, operands):
             return self.parts.call(self.code, inner, operands)
         return self.run(inner, operands, needed)
