@@ -200,11 +200,8 @@ class Paired(Dense):
     that takes arrays apart."""
 
     def normal(self, w: Array, r: Array) -> tuple[Array, Array]:
-        p, pairs = len(self.columns), []
-        for i in range(p):  # in an order that needs few numbers at a time
-            weighted = self.columns[i] * w
-            pairs += [jnp.sum(weighted * self.columns[j]) for j in range(i + 1)]
-        return jnp.stack(pairs), self.transposed_dot(r)
+        rows = [jnp.sum(column * w * self.columns[: i + 1], axis=1) for i, column in enumerate(self.columns)]
+        return jnp.concatenate(rows), self.transposed_dot(r)
 
 
 @jax.tree_util.register_dataclass

@@ -247,8 +247,7 @@ class Small:
 
     def inverse(self) -> Array:
         """(X'WX)^-1."""
-        roots = _invert(self.upper)
-        return jnp.matmul(roots.T, roots, precision=HIGHEST)
+        return _inverse_of_small(self.upper)
 
 
 def small_solve(information: Array, b: Array, keep: Array) -> tuple[Small, Array, Array]:
@@ -310,33 +309,35 @@ def _eliminate(information: Array) -> tuple[Array, ...]:
 def _substitute(upper: Array, inverses: Array, b: Array) -> tuple[Array, Array]:
     """(U'U)^-1 b and b' (U'U)^-1 b: forward and back. upper: (p, p); inverses: (p,), of its diagonal; b: (p, k); all perhaps
     with more axes."""
-    p = len(upper)
+    p, rest = len(upper), b
     whitened: list[Array] = []
     for i in range(p):
-        white = b[i]
-        for j in range(i):
-            white = white - upper[j, i] * whitened[j]
-        whitened.append(white * inverses[i])
-    decrements = functools.reduce(jnp.add, [white * white for white in whitened])
-    solved = list(whitened)
+        whitened.append(rest[0] * inverses[i])
+        rest = rest[1:] - upper[i, i + 1 :, None] * whitened[i]
+    rest = jnp.stack(whitened)
+    solved: list[Array] = []
     for i in reversed(range(p)):
-        solved[i] = solved[i] * inverses[i]
-        for j in range(i):
-            solved[j] = solved[j] - upper[j, i] * solved[i]
-    return jnp.stack(solved), decrements
+        solved.append(rest[i] * inverses[i])
+        rest = rest[:i] - upper[:i, i, None] * solved[-1]
+    decrements = functools.reduce(jnp.add, [white * white for white in whitened])
+    return jnp.stack(solved[::-1]), decrements
 
 
 @jax.jit
+def _inverse_of_small(upper: Array) -> Array:
+    roots = _invert(upper)
+    return jnp.matmul(roots.T, roots, precision=HIGHEST)
+
+
 @_innermost
 def _invert(upper: Array) -> Array:
     """U'^-1, whose rows are the roots of (U'U)^-1, row by row. upper: (p, p), perhaps with more axes."""
-    p = len(upper)
-    unit = jnp.eye(p, dtype=upper.dtype).reshape(p, p, *(1,) * (upper.ndim - 2))
-    there = np.tri(p, dtype=bool).reshape(unit.shape)
+    p, more = len(upper), [(0, 0)] * (upper.ndim - 2)
+    rest = jnp.zeros((p, 0, *upper.shape[2:]), upper.dtype)  # of rows that are still to be made, what is left of them
     roots: list[Array] = []
     for i in range(p):
-        root = jnp.broadcast_to(unit[i], upper[i].shape)
-        for j in range(i):
-            root = root - jnp.where(there[j], upper[j, i] * roots[j], 0.0)
-        roots.append(jnp.where(there[i], root * (1.0 / upper[i, i]), 0.0))
+        inverse = 1.0 / upper[i, i]
+        root = jnp.concatenate([rest[0] * inverse, inverse[None]])
+        rest = jnp.pad(rest[1:], [(0, 0), (0, 1), *more]) - upper[i, i + 1 :, None] * root
+        roots.append(jnp.pad(root, [(0, p - 1 - i), *more]))
     return jnp.stack(roots)

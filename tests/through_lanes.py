@@ -5,7 +5,7 @@ import numpy as np
 
 from jaxglm.irls.lanes.code import KINDS, Code, Number
 from jaxglm.irls.lanes.entries import of_one
-from jaxglm.irls.lanes.machine import called, compiled, vector_bytes
+from jaxglm.irls.lanes.machine import called, compiled, linked, vector_bytes
 from jaxglm.irls.lanes.translate import Translator
 
 
@@ -18,16 +18,17 @@ def through_lanes(function, *arrays):
     full = [np.concatenate([array, np.ones(count * lanes - n, dtype)]) for array in arrays]
     out = np.zeros(count * lanes, dtype)
     with jax.enable_x64(True):
-        text = program_of(function, len(arrays), dtype)
+        parts = program_of(function, len(arrays), dtype)
     table = np.array([array.ctypes.data for array in [*full, out]], np.int64)
-    called(compiled(text, "run"), 0, count, table.ctypes.data)
+    called(linked([compiled(part) for part in parts], "run"), 0, count, table.ctypes.data)
     return out[:n]
 
 
 def program_of(function, n_arguments, dtype):
-    """The text of its program, which is written while JAX has numbers of this type."""
+    """The texts of its program's parts, which are written while JAX has numbers of this type."""
+    parts = []
     dtype = np.dtype(dtype)
-    kind, code = KINDS[dtype], Code(vector_bytes() // dtype.itemsize)
+    kind, code = KINDS[dtype], Code(vector_bytes() // dtype.itemsize, parts.append)
     jaxpr = jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct((), dtype) for _ in range(n_arguments)))
     vector = code.type_of(kind, False)
 
@@ -45,5 +46,4 @@ def program_of(function, n_arguments, dtype):
     assert result.kind == kind
     code.lines.append(f"  store {vector} {result.text}, ptr {pointer(n_arguments, '%at')}, align 8")
     code.lines += ["  br label %last", "last:", "  %next = add i64 %at, 1", "  br label %head", "done:"]
-    head = "define void @run(i64 %begin, i64 %end, ptr %table) {\nentry:"
-    return "\n".join([*sorted(set(code.declared.values())), *code.functions, head, *code.body()])
+    return [*parts, code.text("run", "i64 %begin, i64 %end, ptr %table")]

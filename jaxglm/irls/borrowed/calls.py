@@ -24,7 +24,7 @@ import numpy as np
 from jax import Array
 
 from jaxglm.irls.borrowed.instructions import SIDE, Writer, write_dot, write_normal, write_reach
-from jaxglm.irls.lanes.machine import Compiled, compiled, vector_bytes
+from jaxglm.irls.lanes.machine import Compiled, compiled, linked, vector_bytes
 
 log = logging.getLogger("jaxglm")
 
@@ -79,7 +79,7 @@ def _made(dtype: str) -> dict[str, Registered]:
     made = {}
     for name, write, arguments, results in KERNELS:
         text = _handler(writer, name, write, arguments, results, told)
-        code = compiled("\n".join([*writer.declarations, text]), name)
+        code = linked([compiled("\n".join([*writer.declarations, text]))], name)
         made[name] = Registered(f"jaxglm_{name}_{dtype}", code)
         pointer = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(code.address)
         jax.ffi.register_ffi_target(made[name].name, jax.ffi.pycapsule(pointer), platform="cpu")

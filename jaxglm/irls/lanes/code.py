@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,17 +63,18 @@ def constant(value: Any, kind: str) -> Number:
 
 
 class Code:
-    """A program that is being written, for so many lanes."""
+    """A function that is being written, for so many lanes. ready: what is done with the text of another that it calls, which is
+    a part of the program by itself."""
 
-    def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
+    def __init__(self, lanes: int, ready: Callable[[str], None]) -> None:
+        self.lanes, self.ready = lanes, ready
         self.vectors = {kind: f"<{lanes} x {scalar}>" for kind, scalar in LLVM_TYPES.items()}
         self.lines: list[str] = []
         self.scopes: list[dict[str, Number]] = [{}]
         self.count = 0
         self.block = "entry"
         self.declared: dict[str, str] = {}
-        self.functions: list[str] = []  # the texts of others that this one may call
+        self.functions: list[str] = []  # the names of others that this one may call
         self.room = 0  # numbers a lane that it exchanges with one of them
 
     def type_of(self, kind: str, uniform: bool) -> str:
@@ -179,10 +180,11 @@ class Code:
         bits = self.write("i64", True, f"bitcast <{self.lanes} x i1> {flags.text} to i{self.lanes}")
         return self.write("bool", True, f"icmp ne i{self.lanes} {bits.text}, 0")
 
-    def body(self) -> list[str]:
-        """The lines of a function that returns nothing."""
+    def text(self, name: str, parameters: str) -> str:
+        """The function, which returns nothing, with what it calls declared."""
+        head = f"define void @{name}({parameters}) noinline {ATTRIBUTES} {{\nentry:"
         room = [f"  %room = alloca [{self.room * self.lanes} x i64], align 64"] if self.room else []
-        return [*room, *self.lines, "  ret void", "}"]
+        return "\n".join([*sorted(self.declared.values()), head, *room, *self.lines, "  ret void", "}"])
 
     def label(self, name: str) -> None:
         """Begin a block."""
@@ -201,3 +203,8 @@ class Code:
 def is_zero(number: Number) -> bool:
     """Whether a number is known to be zero."""
     return number.constant is not None and bool(number.constant == 0)
+
+
+def is_one(number: Number) -> bool:
+    """Whether a number is known to be one."""
+    return number.constant is not None and bool(number.constant == 1)

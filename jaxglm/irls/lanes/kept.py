@@ -11,7 +11,8 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
@@ -21,20 +22,30 @@ log = logging.getLogger(__name__)
 CHECK = 32  # bytes of a checksum
 
 
-def kept(what: tuple[str, ...], make: Callable[[], bytes]) -> bytes:
+@dataclass(frozen=True)
+class MachineCode:
+    """What was compiled. code: in bytes; file: where it is or would be kept, None if nowhere; seconds: what it took to make,
+    zero if it was there."""
+
+    code: bytes
+    file: Path | None
+    seconds: float
+
+
+def looked_up(what: tuple[str, ...], make: Callable[[], bytes]) -> MachineCode:
     """The code that depends on `what`: from the folder, or made."""
     folder = _folder()
-    if folder is None:
-        return make()
-    name = hashlib.sha256("\0".join(what).encode()).hexdigest()
-    file = folder / f"jaxglm-{name}"
-    code = _read(file)
-    if code is None:
-        begin = perf_counter()
-        code = make()
-        if perf_counter() - begin >= jax.config.values["jax_persistent_cache_min_compile_time_secs"]:
-            _write(file, code)
-    return code
+    file = None if folder is None else folder / f"jaxglm-{hashlib.sha256(chr(0).join(what).encode()).hexdigest()}"
+    code, begin = None if file is None else _read(file), perf_counter()
+    return MachineCode(make(), file, perf_counter() - begin) if code is None else MachineCode(code, file, 0.0)
+
+
+def keep(codes: Sequence[MachineCode]) -> None:
+    """Keep what is used together, if making it took long enough together."""
+    if sum(code.seconds for code in codes) >= jax.config.values["jax_persistent_cache_min_compile_time_secs"]:
+        for code in codes:
+            if code.file is not None and code.seconds > 0.0:
+                _write(code.file, code.code)
 
 
 def _folder() -> Path | None:

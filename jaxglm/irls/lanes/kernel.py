@@ -9,14 +9,14 @@ that lie next to each other have one of their own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxglm.irls.lanes.code import ATTRIBUTES, KINDS, LLVM_TYPES, Code, Number, constant
+from jaxglm.irls.lanes.code import KINDS, LLVM_TYPES, Code, Number, constant
 from jaxglm.irls.lanes.entries import of_one
 from jaxglm.irls.lanes.lookup import Lookup
 from jaxglm.irls.lanes.program import Shape, given_shapes, traced_prepare, traced_solve
@@ -73,27 +73,26 @@ def widths(shape: Shape) -> list[int]:
     return [1] * shape.family.num_leaves + [int(np.prod(one, dtype=int)) for one in given_shapes(shape)]
 
 
-def written(shape: Shape, lanes: int) -> tuple[str, Layout, Any]:
-    """The text of the kernel, whose function is called `run`, its layout, and the structure of what comes out."""
+def written(shape: Shape, lanes: int, ready: Callable[[str], None]) -> tuple[Layout, Any]:
+    """Write the kernel, whose function is called `run`, and hand over the texts of its parts, each as soon as it is `ready`;
+    returns the kernel's layout, and the structure of what comes out."""
     jaxpr, found = traced_solve(shape)
-    solve, leaves = _solve(shape, lanes, jaxpr)
+    leaves = tuple(Leaf(one.shape, KINDS[np.dtype(one.dtype)]) for one in jaxpr.out_avals)
     chunk = shape.chunk * (shape.loaded + len(shape.beside))
-    results = sum(leaf.size for leaf in leaves)
-    layout = Layout(lanes, chunk, sum(widths(shape)), results, leaves)
-    run = _Run(shape, layout)
-    run.code.functions = solve.functions
+    layout = Layout(lanes, chunk, sum(widths(shape)), sum(leaf.size for leaf in leaves), leaves)
+    run = _Run(shape, layout, Code(lanes, ready))
     run.write()
-    declared = sorted({**solve.declared, **run.code.declared}.values())
-    head = "define internal void @solve(ptr noalias readonly %rows, ptr noalias readonly %shared, i32 %count, "
-    head += f"ptr noalias readonly %parameters, ptr noalias %results) noinline {ATTRIBUTES} {{\nentry:"
-    body = f"define void @run(i64 %begin, i64 %end, ptr %table) {ATTRIBUTES} {{\nentry:"
-    text = "\n".join([*declared, *solve.functions, head, *solve.body(), body, *run.code.body()])
-    return text, layout, jax.tree.structure(found)
+    ready(run.code.text("run", "i64 %begin, i64 %end, ptr %table"))
+    rows = "ptr noalias readonly %rows, ptr noalias readonly %shared, i32 %count, "
+    ready(
+        _solve(shape, Code(lanes, ready), jaxpr).text("solve", f"{rows}ptr noalias readonly %parameters, ptr noalias %results")
+    )
+    return layout, jax.tree.structure(found)
 
 
-def _solve(shape: Shape, lanes: int, jaxpr: Any) -> tuple[Code, tuple[Leaf, ...]]:
+def _solve(shape: Shape, code: Code, jaxpr: Any) -> Code:
     """The function that fits one block, or says what is asked of it."""
-    code, kind = Code(lanes), KINDS[np.dtype(shape.dtype)]
+    kind, lanes = KINDS[np.dtype(shape.dtype)], code.lanes
     step = shape.chunk * (shape.loaded + len(shape.beside))
 
     def rows(place: int, more: tuple[int, ...]) -> Memory:
@@ -120,8 +119,7 @@ def _solve(shape: Shape, lanes: int, jaxpr: Any) -> tuple[Code, tuple[Leaf, ...]
     results = Translator(code).run(jaxpr, arguments)
     for place, number in enumerate(number for array in results for number in array.reshape(-1)):
         _store(code, number, place)
-    kinds = (KINDS[np.dtype(value.aval.dtype)] for value in jaxpr.jaxpr.outvars)
-    return code, tuple(Leaf(array.shape, kind) for array, kind in zip(results, kinds, strict=True))
+    return code
 
 
 def _load(code: Code, address: str, place: int, kind: str) -> Number:
@@ -146,8 +144,8 @@ def _store(code: Code, number: Number, place: int) -> None:
 class _Run:
     """Writes the function that goes over blocks."""
 
-    def __init__(self, shape: Shape, layout: Layout) -> None:
-        self.shape, self.layout, self.code = shape, layout, Code(layout.lanes)
+    def __init__(self, shape: Shape, layout: Layout, code: Code) -> None:
+        self.shape, self.layout, self.code = shape, layout, code
         self.kind = KINDS[np.dtype(shape.dtype)]
         self.slot: dict[str, Number] = {}
         self.look = Lookup(self.code, shape, self.slot)
@@ -173,6 +171,7 @@ class _Run:
             self.load_parameters(groups, used, parameters.text)
             self.load_rows(groups, used, count, parameters.text, rows.text)
             chunks = code.convert("trunc", count, "i32")
+            code.declared["@solve"] = "declare void @solve(ptr, ptr, i32, ptr, ptr)"
             code.lines.append(
                 f"  call void @solve(ptr {rows.text}, ptr {shared.text}, i32 {chunks.text}, ptr {parameters.text}, "
                 f"ptr {results.text})"

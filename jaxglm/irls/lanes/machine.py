@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from jaxglm.irls.lanes.kept import kept
+from jaxglm.irls.lanes.kept import MachineCode, keep, looked_up
 
 # Programs are written as they should run. All of LLVM's improvements together make some kernels faster by a tenth and others
 # slower, and take as long as the rest of compiling.
@@ -41,14 +42,20 @@ def vector_bytes() -> int:
     return 64 if binding.get_host_cpu_features().get("avx512f") else 32
 
 
-def compiled(text: str, name: str) -> Compiled:
-    """The machine code of a program's function. Raises RuntimeError for what is not a program."""
+def compiled(text: str) -> MachineCode:
+    """The machine code of a program, or of a part of one, whose functions may call those of other parts. Raises RuntimeError
+    for what is not a program."""
+    return looked_up((text, *PASSES, *_processor()), lambda: _object(text, target()))
+
+
+def linked(parts: Sequence[MachineCode], name: str) -> Compiled:
+    """A program's function, from all of its parts."""
     from llvmlite import binding
 
-    machine = target()
-    code = kept((text, *PASSES, *_processor()), lambda: _object(text, machine))
-    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
-    engine.add_object_file(binding.ObjectFileRef.from_data(code))
+    keep(parts)
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), target())
+    for part in parts:
+        engine.add_object_file(binding.ObjectFileRef.from_data(part.code))
     engine.finalize_object()
     return Compiled(engine.get_function_address(name), engine)
 

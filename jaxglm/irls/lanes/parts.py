@@ -2,7 +2,8 @@
 
 Solving the system of a step takes p^3 / 3 instructions without a loop, and a fit solves one at its start, at each step and at
 its end. The time of a compiler grows faster than the length of a function. So what is long, has no loops and is called by
-name (by `jax.jit`, which traces it once) becomes a function, whose arguments and results go through a little memory.
+name (by `jax.jit`, which traces it once) becomes a function, whose arguments and results go through a little memory. A function
+of rows that are seldom looked at (`irls.seldom.by_row`) becomes one of a single row, called for each.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxglm.irls.lanes.code import ATTRIBUTES, KINDS, LLVM_TYPES, Code, Number
+from jaxglm.irls.lanes.code import KINDS, LLVM_TYPES, Code, Number
 from jaxglm.irls.lanes.entries import STRUCTURAL, shaped
 from jaxglm.irls.lanes.flow import CALLS, called
 
@@ -76,14 +77,15 @@ class Parts:
         for place, number in enumerate(given):
             code.put(number, "%room", place)
         after = code.write("ptr", True, f"getelementptr {LLVM_TYPES[kind]}, ptr %room, i64 {len(given) * code.lanes}")
+        code.declared[f"@{part.name}"] = f"declare void @{part.name}(ptr, ptr)"
         code.lines.append(f"  call void @{part.name}(ptr %room, ptr {after.text})")
         found = [code.take(kind, after.text, place) for place in range(len(part.unknown))]
         back = dict(zip(part.unknown, found, strict=True))
         return shaped([back.get(number.text, number) for number in _numbers(part.results)], part.results)
 
     def _function(self, code: Code, closed: Any, operands: Sequence[np.ndarray], places: dict[str, int]) -> Part:
-        own, numbers = Code(code.lanes), _numbers(operands)
-        own.declared, own.functions = code.declared, code.functions
+        own, numbers = Code(code.lanes, code.ready), _numbers(operands)
+        own.functions = code.functions
         given = [own.take(numbers[0].kind, "%given", place) for place in range(len(places))]
         arguments = [given[places[number.text]] if number.constant is None else number for number in numbers]
         results = self.write(own, closed, shaped(arguments, operands))
@@ -91,8 +93,8 @@ class Parts:
         for place, number in enumerate(unknown.values()):
             own.put(number, "%found", place)
         name = f"part{len(code.functions)}"
-        head = f"define internal void @{name}(ptr noalias readonly %given, ptr noalias %found) noinline {ATTRIBUTES} {{\nentry:"
-        code.functions.append("\n".join([head, *own.body()]))
+        code.functions.append(name)
+        code.ready(own.text(name, "ptr noalias readonly %given, ptr noalias %found"))
         return Part(closed.jaxpr, name, len(given) + len(unknown), results, tuple(unknown))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,8 +15,9 @@ import numpy as np
 
 from jaxglm.family import Family
 from jaxglm.irls.lanes.code import DTYPES, KINDS
+from jaxglm.irls.lanes.kept import MachineCode
 from jaxglm.irls.lanes.kernel import Layout, slots, written
-from jaxglm.irls.lanes.machine import Compiled, called, compiled, vector_bytes
+from jaxglm.irls.lanes.machine import Compiled, called, compiled, linked, vector_bytes
 from jaxglm.irls.lanes.program import Shape
 from jaxglm.irls.options import IRLS
 from jaxglm.threads import cores
@@ -140,9 +141,13 @@ def _writing(shape: Shape) -> threading.Lock:
 
 @lru_cache(maxsize=64)
 def _kernel(shape: Shape) -> Kernel:
-    with WRITING, jax.enable_x64(True):
-        text, layout, structure = written(shape, vector_bytes() // np.dtype(shape.dtype).itemsize)
-    return Kernel(shape, layout, compiled(text, "run"), structure)
+    parts: list[Future[MachineCode]] = []
+    with ThreadPoolExecutor(1) as pool:  # parts are compiled while others are written
+        with WRITING, jax.enable_x64(True):
+            lanes = vector_bytes() // np.dtype(shape.dtype).itemsize
+            layout, structure = written(shape, lanes, lambda text: parts.append(pool.submit(compiled, text)))
+        code = linked([part.result() for part in parts], "run")
+    return Kernel(shape, layout, code, structure)
 
 
 def fits(job: Job, size: np.ndarray) -> np.ndarray:

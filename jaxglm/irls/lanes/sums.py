@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jaxglm.irls.lanes.code import Code, Number
+from jaxglm.irls.lanes.code import Code, Number, is_one
 from jaxglm.irls.lanes.entries import Untranslatable
 
 
@@ -35,6 +35,8 @@ class Sums:
 
     def product(self, a: Number, b: Number) -> Number:
         """The product of two floating-point numbers."""
+        if is_one(a) or is_one(b):
+            return b if is_one(a) else a
         made = self.code.binary("fmul contract", a, b)
         self.factors[made.text] = a, b
         return made

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxglm.irls.lanes.code import DTYPES, KINDS, Code, Number, constant, is_zero
+from jaxglm.irls.lanes.code import DTYPES, KINDS, Code, Number, constant, is_one, is_zero
 from jaxglm.irls.lanes.entries import STRUCTURAL, Untranslatable, constants, elementwise, of_one, shaped
 from jaxglm.irls.lanes.flow import CALLS, called, carried_differing, is_anywhere, needed
 from jaxglm.irls.lanes.folding import folded
@@ -142,7 +142,9 @@ class Translator:
         if name == "add" and floating and numbers[1].text in self.sums.terms:
             return self.sums.sum(self.sums.terms[numbers[1].text], first)
         if name == "mul" and floating:
-            return self.sums.product(numbers[0], numbers[1])
+            return self.sums.product(first, numbers[1])
+        if name == "div" and floating and is_one(numbers[1]):
+            return first
         if name == "sub" and floating and is_zero(numbers[1]):
             return numbers[0]
         if name in table:
