@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # `benchmarks` is beside the package, not in it
 
-from benchmarks import adapters, cli, inference, plots, report, runner, scaling, targets, theta, workloads
+from benchmarks import adapters, cli, inference, plots, precision, report, runner, scaling, targets, theta, workloads
 from benchmarks.adapters import plink2
 from benchmarks.adapters.interface import CannotRun, Job, Library, Setting
 from benchmarks.checks import Found, References, faults, largest_error, reference
@@ -210,6 +210,19 @@ def test_costs_of_conclusions():
     found = inference.measure(problem, 1)
     assert [one.what for one in found] == [what for what, *_ in inference.conclusions(problem)]
     assert all(one.seconds > 0 and one.fits > 0 for one in found)
+
+
+def test_ways_to_use_single_precision_arrive_at_the_same_estimates():
+    problem = workloads.named(["wide"])[0].problem(0.0)
+    problem = dataclasses.replace(problem, X=problem.X[:, :300, :4], y=problem.y[:, :300])
+    ways = precision.Ways.of(problem)
+    whole, early = ways.whole(), ways.early()
+    assert not whole.undecided.any()
+    np.testing.assert_allclose(early.coefficients, whole.coefficients, rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(ways.steps(40, "float64", "float32"), whole.coefficients, rtol=1e-9, atol=1e-10)
+    assert np.abs(ways.steps(40, "float32", "float32") / whole.coefficients - 1.0).max() > 1e-8
+    measured = precision.measure(problem, 1)
+    assert measured.fit > 0.0 < measured.early
 
 
 def test_thetas_are_checked():
