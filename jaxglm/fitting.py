@@ -235,7 +235,7 @@ def _carefully(task: Task, found: Solution, groups: np.ndarray, normal: np.ndarr
     if task.options.factorization == "auto":
         found.undecided[groups] = True
         ways = [("cholesky", normal), ("orthogonal", np.setdiff1d(groups, normal))]
-        # At once, since most of the time is that of compilers, of which a core has one.
+        # Side by side, since most of a first call is compilation, and one is traced while the other is compiled.
         work = partial(_solve_one_way, task, found)
         list(in_threads(work, [way for way in ways if len(way[1])], task.device, compiles=False))
     _solve_again(task, found, groups[found.undecided[groups]], "orthogonal")
