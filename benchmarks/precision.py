@@ -31,7 +31,7 @@ from benchmarks.problems import Problem
 from benchmarks.timing import REST
 from benchmarks.workloads import named
 from jaxglm import families
-from jaxglm.designs import from_pairs
+from jaxglm.designs import Paired, from_pairs
 from jaxglm.irls import IRLS, lanes
 from jaxglm.irls.plain import iterate
 from jaxglm.irls.problem import pose
@@ -58,28 +58,28 @@ class Early:
 
 @dataclass(frozen=True)
 class Steps:
-    """Asked of a fit: where so many steps lead from a start. gram: the type of X'WX."""
+    """Asked of a fit: where steps lead from zero. p: columns; gram: the type of X'WX."""
 
-    count: int
+    p: int
     gram: str
 
-    def __call__(self, rows: Rows, family: Any, start: jax.Array) -> jax.Array:
-        p = len(start)
+    def __call__(self, rows: Rows, family: Any, count: jax.Array) -> jax.Array:
+        p, zero = self.p, jnp.zeros((), count.dtype)
 
         def step(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             taken, coefficients = state
 
             def look(part: Rows) -> tuple[jax.Array, jax.Array]:
                 row = working(family, part, part.eta(coefficients))
-                columns, weights = part.design.matrix().T.astype(self.gram), row.weights.astype(self.gram)
-                pairs = [jnp.sum(column * weights * columns[: i + 1], axis=1) for i, column in enumerate(columns)]
-                return jnp.concatenate(pairs), part.design.transposed_dot(row.scores[None])
+                design = Paired(part.design.matrix().T.astype(self.gram))
+                pairs = design.normal(row.weights.astype(self.gram), jnp.zeros((1, len(row.weights)), self.gram))[0]
+                return pairs, part.design.transposed_dot(row.scores[None])
 
             gram, scores = accumulate(rows, look, lambda a, b: jax.tree.map(operator.add, a, b))
-            increments = small_solve(from_pairs(gram.astype(start.dtype), p), scores, jnp.ones(p, bool))[1]
+            increments = small_solve(from_pairs(gram.astype(zero.dtype), p), scores, jnp.ones(p, bool))[1]
             return taken + 1, coefficients + increments[:, 0]
 
-        return jax.lax.while_loop(lambda state: state[0] < self.count, step, (jnp.zeros((), jnp.int32), start))[1]
+        return jax.lax.while_loop(lambda state: state[0] < count, step, (zero, jnp.zeros(p, zero.dtype)))[1]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Ways:
     def of(cls, problem: Problem) -> Ways:
         """Of fits with designs of their own."""
         g, n, _ = problem.X.shape
-        family: Any = families.Gamma("log") if problem.family == "gamma" else getattr(families, problem.family.capitalize())()
+        family = families.named(problem.family, link=problem.link)
         rows = lanes.Rows(problem.X, problem.y, problem.weights, problem.offset, np.zeros(g, np.int64), np.full(g, n, np.int64))
         return cls(lanes.Job(rows, family, None, None, IRLS(), np.dtype(np.float64)))
 
@@ -113,8 +113,8 @@ class Ways:
 
     def steps(self, count: int, kind: str, gram: str) -> np.ndarray:
         """Coefficients after so many steps from zero, in one precision and with X'WX in one."""
-        start = np.zeros((len(self.groups), self.job.rows.p))
-        job = replace(self.job, dtype=np.dtype(kind), one=Steps(count, gram), known=start)
+        counts = np.full(len(self.groups), float(count))
+        job = replace(self.job, dtype=np.dtype(kind), one=Steps(self.job.rows.p, gram), known=counts)
         return np.asarray(lanes.ask(job, self.groups))
 
 
@@ -150,15 +150,18 @@ def measure(problem: Problem, rounds: int) -> Measured:
             seconds[what] = time.perf_counter() - begin
         taken.append(seconds)
     few, many = STEPS
-    fits = statistics.median(one["whole"] for one in taken)
-    steps = {what: statistics.median(one[what, many] - one[what, few] for one in taken) / (many - few) for what in kinds}
+    steps = {what: [(one[what, many] - one[what, few]) / (many - few) for one in taken] for what in kinds}
+
+    def against_double(what: str) -> float:
+        return statistics.median(a / b for a, b in zip(steps[what], steps["double"], strict=True))
+
     return Measured(
         name=problem.name,
-        fit=1e3 * fits,
-        step=1e3 * steps["double"],
+        fit=1e3 * statistics.median(one["whole"] for one in taken),
+        step=1e3 * statistics.median(steps["double"]),
         early=statistics.median(one["early"] / one["whole"] for one in taken),
-        hessian=steps["hessian"] / steps["double"],
-        single=steps["single"] / steps["double"],
+        hessian=against_double("hessian"),
+        single=against_double("single"),
     )
 
 

@@ -1,7 +1,7 @@
 """Rows of separated groups, row by row: where their likelihood has its infinite end, and what they add there.
 
-Families and links are evaluated here for as many rows as the separated groups of a call happen to have. Every number of
-rows would be compiled anew, so rows are padded to a power of two, and each function is one program.
+Families and links are evaluated here for as many rows as the separated groups of a call happen to have: by lanes where these
+are, and otherwise by one program for each function, for which rows are padded to a power of two.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class Ends:
 def sides(family: Family, rows: Stacked) -> np.ndarray:
     """The sign of every row's infinite optimum, 0 where it is finite. family: of the groups of `rows`."""
     present = np.asarray(rows.weights > 0)
-    return np.where(present, _by_row(toward_infinity, family, owners(rows), np.where(present, rows.y, HARMLESS)), 0.0)
+    return np.where(present, _of_rows(toward_infinity, family, owners(rows), np.where(present, rows.y, HARMLESS)), 0.0)
 
 
 def ends(family: Family, rows: Stacked, which: np.ndarray) -> Ends:
     """What some of the rows, flagged by `which`, add when their means are at their ends; 0 for the others."""
     index = np.flatnonzero(which)
-    found = _by_row(_ends, family, owners(rows)[index], rows.y[index])
+    found = _of_rows(_ends, family, owners(rows)[index], rows.y[index])
     return jax.tree.map(partial(_spread, len(which), index), found)
 
 
@@ -58,7 +58,7 @@ def log_likelihoods(family: Family, rows: Stacked, which: np.ndarray, eta: np.nd
     """The log-likelihood of those rows that are flagged by `which` at eta (n,), 0 for others; dispersion: of the groups."""
     index = np.flatnonzero(which)
     owner = owners(rows)[index]
-    found = _by_row(_log_likelihoods, family, owner, rows.y[index], eta[index], rows.weights[index], dispersion[owner])
+    found = _of_rows(_log_likelihoods, family, owner, rows.y[index], eta[index], rows.weights[index], dispersion[owner])
     return _spread(len(which), index, found)
 
 
@@ -82,16 +82,15 @@ def _log_likelihoods(family: Family, y: Array, eta: Array, weights: Array, dispe
     return family.log_likelihood_at(y, family.link.mean(eta), weights, dispersion)
 
 
-def _by_row(function: Callable[..., Any], family: Family, owner: np.ndarray, *values: np.ndarray) -> Any:
+def _of_rows(function: Callable[..., Any], family: Family, owner: np.ndarray, *values: np.ndarray) -> Any:
     """`function` of each row's family and values, as NumPy arrays. owner: (n,), the rows' groups."""
-    of_row = jax.tree.map(np.asarray, family).of(owner)
-    job = _asked(function, of_row, values)
-    if len(owner) and lanes.available(job, default_device()) is None:
-        return lanes.ask(job, np.arange(len(owner)))
-    n = len(owner)
+    n, family = len(owner), jax.tree.map(np.asarray, family)
+    job = _asked(function, family.of(owner), values)
+    if n and lanes.available(job, default_device()) is None:
+        return lanes.ask(job, np.arange(n))
     room = max(FEWEST, 1 << max(n - 1, 0).bit_length())
     padded = [_padded(value, room) for value in values]
-    of_row = typed(jax.tree.map(np.asarray, family).of(np.append(owner, np.zeros(room - n, np.int64))), np.float64)
+    of_row = typed(family.of(np.append(owner, np.zeros(room - n, np.int64))), np.float64)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[:n], _evaluate(function, of_row, *padded))
 
 
@@ -141,7 +140,7 @@ def at_edges(family: Family, rows: Stacked, eta: np.ndarray, mean_response: np.n
     y, weights = np.where(present, rows.y, HARMLESS), np.where(present, rows.weights, 0.0)
     safe = np.where(present, eta, np.asarray(family.link(HARMLESS)) if not family.link.parameters else 0.5)
     owner = owners(rows)
-    found = _by_row(_at_edge, family, owner, y, safe, weights, mean_response[owner])
+    found = _of_rows(_at_edge, family, owner, y, safe, weights, mean_response[owner])
     return jax.tree.map(lambda leaf: np.where(present, leaf, 0.0), found)
 
 

@@ -181,14 +181,9 @@ def _by_lanes(
 ) -> np.ndarray:
     """Fit groups by lanes of a CPU, where that is possible, in the plain pass or, given a factorization, with all precautions;
     returns the groups that are left."""
-    rows = lane_rows(task.source)
-    if rows is None:
+    job = _lane_job(task, factorization)
+    if job is None:
         return groups
-    job = lanes.Job(rows, task.family, task.penalty, task.start, task.options, task.dtype)
-    if factorization is not None:
-        options = replace(task.options, factorization=factorization)
-        job = replace(job, options=options, dtype=np.dtype(np.float64), careful=True)
-        job = replace(job, bias_reduction=task.bias_reduction, held=task.held)
     fit = lanes.fits(job, task.source.sizes[groups])
     if not fit.any() or lanes.available(job, default_device()):
         return groups
@@ -202,6 +197,19 @@ def _by_lanes(
 
     lanes.solve(job, found, taken, tell)
     return groups[~fit]
+
+
+def _lane_job(task: Task, factorization: str | None) -> lanes.Job | None:
+    """The job of lanes for all groups, None where they cannot read the rows."""
+    rows = lane_rows(task.source)
+    if rows is None:
+        return None
+    job = lanes.Job(rows, task.family, task.penalty, task.start, task.options, task.dtype)
+    if factorization is None:
+        return job
+    options = replace(task.options, factorization=factorization)
+    job = replace(job, options=options, dtype=np.dtype(np.float64), careful=True)
+    return replace(job, bias_reduction=task.bias_reduction, held=task.held)
 
 
 def _plain(task: Task, found: Solution, groups: np.ndarray, progress: Progress | None) -> None:
@@ -234,15 +242,16 @@ def _carefully(task: Task, found: Solution, groups: np.ndarray, normal: np.ndarr
     orthogonal factorization the others, and what is undecided then."""
     if task.options.factorization == "auto":
         found.undecided[groups] = True
-        ways = [("cholesky", normal), ("orthogonal", np.setdiff1d(groups, normal))]
-        # Side by side, since most of a first call is compilation, and one is traced while the other is compiled.
-        work = partial(_solve_one_way, task, found)
-        list(in_threads(work, [way for way in ways if len(way[1])], task.device, compiles=False))
+        if 0 < len(normal) < len(groups):
+            _prepare_lanes(task, groups, ("cholesky", "orthogonal"))
+        _solve_again(task, found, normal, "cholesky")
     _solve_again(task, found, groups[found.undecided[groups]], "orthogonal")
 
 
-def _solve_one_way(task: Task, found: Solution, way: tuple[str, np.ndarray]) -> None:
-    _solve_again(task, found, way[1], way[0])
+def _prepare_lanes(task: Task, groups: np.ndarray, ways: tuple[str, ...]) -> None:
+    """Have kernels made side by side, for ways that will be needed: one is written while another is compiled."""
+    jobs = [job for job in (_lane_job(task, way) for way in ways) if job and lanes.fits(job, task.source.sizes[groups]).any()]
+    list(in_threads(partial(lanes.available, device=default_device()), jobs, task.device, compiles=False))
 
 
 def _solve_again(task: Task, found: Solution, groups: np.ndarray, factorization: str, progress: Progress | None = None) -> None:

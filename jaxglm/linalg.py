@@ -1,14 +1,14 @@
 """Small symmetric systems and least squares, as inference needs them.
 
-Three ways with the same use. `cholesky` of a Gram matrix is cheap; its smallest pivot, after scaling to a unit diagonal,
-tells how far it can be trusted, since the relative error of a variance is the rounding unit over the pivot. `small_solve`
-is the same for small systems, written out so that a batch of them is solved by vector operations. `orthogonal` factors the
-matrix itself, by Householder reflections (`stack`), and keeps working where the square of the condition number does not
-fit into the arithmetic; its left-to-right test for dependent columns is that of R's `dqrdc2`: a column is aliased when
-what is left of it, after the columns before it, is less than `tolerance` of its length.
+Ways with the same use. `cholesky` of a Gram matrix is cheap; its smallest pivot, after scaling to a unit diagonal, tells how
+far it can be trusted, since the relative error of a variance is the rounding unit over the pivot. `small_solve` is the same
+for small systems, written out so that a batch of them is solved by vector operations, and `solve_on_host` for one system that
+is known, by LAPACK. `orthogonal` factors the matrix itself, by Householder reflections (`stack`), and keeps working where the
+square of the condition number does not fit into the arithmetic; its left-to-right test for dependent columns is that of R's
+`dqrdc2`: a column is aliased when what is left of it, after the columns before it, is less than `tolerance` of its length.
 
-All are written out, because the library calls behind `jnp.linalg` share a pool of threads that waits for itself when two
-host threads factor large batches at once (jaxlib 0.10.2 on CPUs), which hangs the process.
+What programs call is written out, because the library calls behind `jnp.linalg` share a pool of threads that waits for itself
+when two host threads factor large batches at once (jaxlib 0.10.2 on CPUs), which hangs the process.
 
 Sources: Golub and Van Loan, Matrix Computations (2013), sections 4.2, 5.2 and 5.3; Demmel et al., Communication-optimal
 parallel and sequential QR (2012) for `stack`; Giraud et al. (2005) for twice being enough in `orthogonal`.
@@ -126,24 +126,26 @@ def solve_on_host(information: Any, b: Any, keep: Any) -> tuple[Factor, Any, Any
     information, b, keep = (np.asarray(values) for values in (information, b, keep))
     information = np.where(keep[:, None] & keep, information, np.eye(len(keep), dtype=information.dtype))
     diagonal = np.diagonal(information)
-    scale = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0).astype(information.dtype))
-    try:
-        upper: Any = np.linalg.cholesky(information * scale[:, None] * scale).T
-    except np.linalg.LinAlgError:
-        upper = np.full_like(information, np.nan)
-    mask = np.where(keep, scale, 0.0).astype(information.dtype)[:, None]
-    whitened = solve_triangular(upper, b * mask, trans="T", check_finite=False)
-    increments = solve_triangular(upper, whitened, check_finite=False) * mask
-    factor = Factor(upper, scale, ~keep, 1.0 / scale, np.min(np.diagonal(upper) ** 2))
-    return factor, increments, np.sum(whitened**2, axis=0)
+    with np.errstate(all="ignore"):  # what is infinite or NaN goes its way, as in a program, and is not trusted in the end
+        scale = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0).astype(information.dtype))
+        try:
+            upper: Any = np.linalg.cholesky(information * scale[:, None] * scale).T
+        except np.linalg.LinAlgError:
+            upper = np.full_like(information, np.nan)
+        mask = np.where(keep, scale, 0.0).astype(information.dtype)[:, None]
+        whitened = solve_triangular(upper, b * mask, trans="T", check_finite=False)
+        increments = solve_triangular(upper, whitened, check_finite=False) * mask
+        factor = Factor(upper, scale, ~keep, 1.0 / scale, np.min(np.diagonal(upper) ** 2))
+        return factor, increments, np.sum(whitened**2, axis=0)
 
 
 def _inverse_on_host(factor: Factor) -> Any:
     from scipy.linalg import solve_triangular
 
     unit = np.eye(len(factor.upper), dtype=factor.upper.dtype)
-    root = solve_triangular(factor.upper, unit, check_finite=False) * np.where(factor.aliased, 0.0, factor.scale)[:, None]
-    return root @ root.T
+    with np.errstate(all="ignore"):
+        root = solve_triangular(factor.upper, unit, check_finite=False) * np.where(factor.aliased, 0.0, factor.scale)[:, None]
+        return root @ root.T
 
 
 def semidefinite_root(matrix: Array) -> Array:

@@ -133,12 +133,15 @@ def zeros(shapes: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def accumulate(rows: Rows | Shares, each: Callable[[Rows], T], merge: Callable[[T, T], T], begin: Any = None) -> T:
-    """Merge `each` chunk's result into what came before. All zeros must be neutral for `merge`, or, where it makes something
-    else of results, what `begin` makes of their shapes."""
+def accumulate(
+    rows: Rows | Shares, each: Callable[[Rows], T], merge: Callable[[T, T], T], begin: Callable[[Any], T] | None = None
+) -> T:
+    """Merge `each` chunk's result into what came before. All zeros must be neutral for `merge`; where results are not what it
+    makes, `begin` makes something neutral from their shapes."""
     if isinstance(rows, Shares):
         found = in_threads(partial(_of_share, merge, begin, each), list(rows.parts))
-        return functools.reduce(merge, (jax.tree.map(np.asarray, one) for one in found))
+        with np.errstate(all="ignore"):  # as in a program
+            return functools.reduce(merge, [jax.tree.map(np.asarray, one) for one in found])
     if rows.chunks is None:
         whole = each(rows)
         return whole if begin is None else merge(begin(whole), whole)

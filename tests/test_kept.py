@@ -1,7 +1,6 @@
 """Machine code of lanes that outlives a process: what is kept, and when it is not trusted."""
 
 import importlib.util
-import time
 
 import jax
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 
 from jaxglm import IRLS, families
 from jaxglm.irls.lanes import Job, Rows, run, solve
-from jaxglm.irls.lanes.kept import CHECK, keep, looked_up
+from jaxglm.irls.lanes.kept import CHECK, MachineCode, keep, looked_up
 from jaxglm.irls.solution import nothing
 
 SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs", "jax_enable_compilation_cache")
@@ -75,19 +74,14 @@ def test_settings_of_jax_hold(folder):
 def test_what_is_used_together_is_kept_together(folder):
     """If all of it took long enough to make, and not what was there before."""
 
-    def slow():
-        time.sleep(0.06)
-        return b"slow"
+    def made(name, seconds):
+        return MachineCode(name.encode(), folder / name, seconds)
 
-    keep([looked_up(("a",), once(b"quick"))])
-    (there,) = folder.iterdir()
-    before = there.stat().st_mtime_ns
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    keep([looked_up(("b",), slow)])
-    assert len(list(folder.iterdir())) == 1
-    keep([looked_up((name,), slow if name != "a" else fail) for name in "abc"])
-    assert len(list(folder.iterdir())) == 3
-    assert there.stat().st_mtime_ns == before
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    keep([made("a", 0.9)])
+    assert not folder.exists()
+    keep([made("a", 0.5), made("b", 0.6), made("c", 0.0)])
+    assert sorted(file.name for file in folder.iterdir()) == ["a", "b"]
 
 
 def test_a_folder_that_cannot_be_used_is_no_error(folder):

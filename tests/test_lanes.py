@@ -305,7 +305,7 @@ def test_columns_that_are_gone_are_read_as_zeros(shape, lanes_run, monkeypatch):
 @pytest.mark.parametrize(
     "family", [families.Binomial(), families.Binomial("cauchit"), families.Poisson(), families.Gaussian("log")], ids=repr
 )
-def test_rows_at_their_ends(request, x64, family):
+def test_rows_at_their_ends(request, monkeypatch, x64, family):
     """What a row of a separated fit is and adds, through lanes and by programs of XLA."""
     rng = np.random.default_rng(12)
     y = np.concatenate([rng.integers(0, 2, 30), [0.0, 1.0, -1.5 if family.name == "gaussian" else 0.5]])
@@ -319,7 +319,10 @@ def test_rows_at_their_ends(request, x64, family):
         likelihoods = ends.log_likelihoods(family, rows, np.arange(33) % 3 > 0, eta, np.array([0.5, 2.0]))
         return {"sides": side, "deviance": at_ends.deviance, "chi": at_ends.chi_square, "l": likelihoods}
 
+    asked, ask = [], lanes.ask
+    monkeypatch.setattr(lanes, "ask", lambda job, groups: asked.append(job) or ask(job, groups))
     quick = all_of_them()
+    assert len(asked) == 3
     request.getfixturevalue("without_lanes")
     general = all_of_them()
     assert np.any(quick["sides"] != 0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxglm
-from jaxglm import irls, large
+from jaxglm import fitting, irls, large
 from jaxglm.irls import borrowed
 from jaxglm.irls.borrowed import calls
 from jaxglm.penalty import Ridge
@@ -109,6 +109,21 @@ def test_single_precision(rows, request):
     np.testing.assert_allclose(found.coefficients, wanted.coefficients, rtol=1e-4, atol=1e-4)
     assert found.converged
     del lent
+
+
+@pytest.mark.parametrize("family", ["binomial", "poisson"])
+def test_sums_that_overflow(rows, family, monkeypatch, request):
+    """Squares that single precision does not hold: the careful way makes such fits, and nobody is warned of infinities."""
+    X = rows["X"].astype(np.float32)
+    X[:, 5] *= np.float32(1e22)
+    wanted = jaxglm.fit(X.astype(float), rows[family], family)
+    request.getfixturevalue("dealt")
+    solved = []
+    monkeypatch.setattr(fitting, "solve_large", lambda task, group: solved.append(large.solve_large(task, group)) or solved[-1])
+    found = jaxglm.fit(X, rows[family], family, precision="float32")
+    assert [bool(one.undecided) for one in solved] == [True]
+    assert found.converged
+    np.testing.assert_allclose(found.coefficients, wanted.coefficients, rtol=1e-6)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -12,6 +12,7 @@ from through_lanes import program_of, through_lanes
 import jaxglm
 from jaxglm import families, irls
 from jaxglm.irls import lanes
+from jaxglm.irls.lanes.entries import Untranslatable
 from jaxglm.irls.lanes.parts import LONG, length
 from jaxglm.irls.seldom import by_row
 
@@ -96,11 +97,15 @@ def test_functions_of_rows_are_written_for_one():
 
 
 @pytest.mark.filterwarnings("ignore::jaxglm.StatusWarning")
-def test_rows_that_are_seldom_looked_at(x64):
+def test_rows_that_are_seldom_looked_at(monkeypatch, x64):
     """Trials of several and of one, with and without an intercept: what rows add to deviance and likelihood, by calls."""
     rng = np.random.default_rng(8)
     X, trials = rng.normal(size=(9, 30, 3)), np.where(np.arange(9)[:, None] % 2, rng.integers(1, 9, (9, 30)), 1.0)
     X[:5, :, 0], y = 1.0, rng.binomial(trials.astype(int), 0.4) / trials
+    texts, compiled = [], lanes.run.compiled
+    monkeypatch.setattr(lanes.run, "compiled", lambda text: texts.append(text) or compiled(text))
+    lanes.run._kernel.cache_clear()
+    lanes.guard._untranslatable.cache_clear()
     for offset in (None, rng.normal(size=(9, 30))):
         found = jaxglm.fit(X, y, weights=trials, offset=offset, family="binomial").solution
         wanted = jax.vmap(lambda X, y, w, o: irls.solve(X, y, families.Binomial(), weights=w, offset=o))(
@@ -108,19 +113,32 @@ def test_rows_that_are_seldom_looked_at(x64):
         )
         for name in ("coefficients", "deviance", "null_deviance", "log_likelihood", "spans_constant", "status"):
             np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=1e-9, atol=1e-12, err_msg=name)
+    assert sum(text.count("call void @part0") for text in texts) >= 2 * lanes.run.CHUNK
 
 
 def test_threads_that_want_one_kernel_write_it_once(monkeypatch):
-    """A kernel is written by whoever asks first; others, and those of other kernels, get theirs too."""
-    lines, written = [], lanes.run.written
-    monkeypatch.setattr(lanes.run, "written", lambda *shape: lines.append(shape[0].p) or written(*shape))
+    """A kernel is written by whoever asks first; others, and those of other kernels, get theirs too. One that cannot be written
+    stops nobody."""
+    columns, written = [], lanes.run.written
+
+    def writing(shape, n_lanes, ready):
+        columns.append(shape.p)
+        if shape.p == 4:
+            ready("define void @nobody() {\nentry:\n  ret void\n}")
+            raise Untranslatable("no")
+        return written(shape, n_lanes, ready)
+
+    monkeypatch.setattr(lanes.run, "written", writing)
+    lanes.run._kernel.cache_clear()
     X, y = np.random.default_rng(2).normal(size=(2, 40, 4)), np.arange(80.0).reshape(2, 40) % 3
-    family, options = families.Gaussian(), irls.IRLS(tol=1.23456e-7)  # which no other test has asked for
+    family, options = families.Gaussian(), irls.IRLS()
 
     def job(p):
         rows = lanes.Rows(X[..., :p], y, None, None, np.zeros(2, np.int64), np.full(2, 40))
         return lanes.Job(rows, family, None, None, options, np.float64)
 
+    with pytest.raises(Untranslatable):
+        lanes.run.kernel(lanes.run.shape_of(job(4)))
     found = {}
     threads = [
         threading.Thread(target=lambda i=i: found.update({i: lanes.run.kernel(lanes.run.shape_of(job(2 + i % 2)))}))
@@ -130,7 +148,7 @@ def test_threads_that_want_one_kernel_write_it_once(monkeypatch):
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(lines) == [2, 3]
+    assert sorted(columns) == [2, 3, 4]
     assert len({id(found[i]) for i in range(6)}) == 2
     assert all(found[i] is found[i % 2] for i in range(6))
 

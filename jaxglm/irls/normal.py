@@ -2,8 +2,8 @@
 
 All take the rows chunk by chunk, collect something small, and then solve weighted least-squares problems that share
 their weights and differ in their right-hand sides, which are given as scores. `NORMAL` collects the Gram matrix and the
-scores, and so does `PLAIN`, which solves small systems faster; `ORTHOGONAL` collects the triangular factor of the weighted
-rows, which is slower and keeps its accuracy where the Gram matrix has lost it.
+scores, and so does `PLAIN`, which solves small systems faster, and a larger one that is known on the host; `ORTHOGONAL`
+collects the triangular factor of the weighted rows, which is slower and keeps its accuracy where the Gram matrix has lost it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Algebra:
     def gather(self, rows: Rows | Shares, each: Callable[[Rows], tuple[Array, Array, Totals]]) -> tuple[Any, Totals]:
         """Collect over all rows; `each` gives a chunk's weights, scores and further totals."""
 
-        return accumulate(rows, Gathered(each, self), Merged(self), None if self.begin is None else Begun(self))
+        return accumulate(rows, Gathered(each, self), Merged(self), None if self.begin is None else Nothing(self))
 
     def trusts(self, factor: Factor | Small) -> Array:
         """Whether a factorization can be trusted: of a Gram matrix by its pivots, of rows unless all went wrong."""
@@ -106,8 +106,8 @@ class Merged:
 
 
 @dataclass(frozen=True)
-class Begun:
-    """What an algebra begins with."""
+class Nothing:
+    """What an algebra has collected of no rows."""
 
     algebra: Algebra
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 
 T = TypeVar("T")
-BY_ROW = "by_row"  # what JAX calls such functions
+BY_ROW = "jaxglm_by_row"  # what JAX calls such functions
 
 
 @jax.custom_batching.custom_vmap

@@ -155,7 +155,7 @@ def _look(problem: Problem, coefficients: Array, null: Array | None, part: Rows)
     simple = (2.0 * loss, 2.0 * jnp.sum(below.loss), -loss)
 
     def exact() -> Any:
-        each = _exact if family.bare is None else by_row(_exact)
+        each = _exact if family.bare is None else _exact_by_row  # without bare responses it is not seldom
         return tuple(map(jnp.sum, each(family, problem.mean_response, null, replace(part, design=None), eta)))
 
     deviances = seldom(~problem.bare, exact, simple)
@@ -195,6 +195,9 @@ def _exact(family: Family, mean_response: Array, null: Array | None, rows: Rows,
     if family.dispersion is not None:
         likelihood = _each_log_likelihood(family, rows, eta, jnp.asarray(family.dispersion, eta.dtype))
     return deviance, _null_working(family, mean_response, null, rows).deviance, likelihood
+
+
+_exact_by_row = by_row(_exact)
 
 
 def _each_log_likelihood(family: Family, rows: Rows, eta: Array, dispersion: Array) -> Array:

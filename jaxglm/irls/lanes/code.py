@@ -63,10 +63,10 @@ def constant(value: Any, kind: str) -> Number:
 
 
 class Code:
-    """A function that is being written, for so many lanes. ready: what is done with the text of another that it calls, which is
-    a part of the program by itself."""
+    """A function that is being written, for so many lanes. ready: takes the text of each function that it calls; functions: the
+    names of those of the program, to which more are added."""
 
-    def __init__(self, lanes: int, ready: Callable[[str], None]) -> None:
+    def __init__(self, lanes: int, ready: Callable[[str], None], functions: list[str] | None = None) -> None:
         self.lanes, self.ready = lanes, ready
         self.vectors = {kind: f"<{lanes} x {scalar}>" for kind, scalar in LLVM_TYPES.items()}
         self.lines: list[str] = []
@@ -74,7 +74,7 @@ class Code:
         self.count = 0
         self.block = "entry"
         self.declared: dict[str, str] = {}
-        self.functions: list[str] = []  # the names of others that this one may call
+        self.functions = [] if functions is None else functions
         self.room = 0  # numbers a lane that it exchanges with one of them
 
     def type_of(self, kind: str, uniform: bool) -> str:

@@ -1,8 +1,9 @@
 """Machine code that outlives a process, in the folder where JAX keeps its own (`jax_compilation_cache_dir`).
 
-A file is named after all that its code depends on: the program, the compiler and the processor. It begins with a checksum,
-since code that came to harm would not fail but do something else. JAX's settings hold: no folder, nothing kept; and only
-what took `jax_persistent_cache_min_compile_time_secs` is worth a file. A folder that cannot be used is no error.
+A file holds one part of a program and is named after all that its code depends on: the text, the compiler and the processor.
+It begins with a checksum, since code that came to harm would not fail but do something else. JAX's settings hold: no folder,
+nothing kept; and only programs that took `jax_persistent_cache_min_compile_time_secs` are worth files. A folder that cannot be
+used is no error.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ CHECK = 32  # bytes of a checksum
 
 @dataclass(frozen=True)
 class MachineCode:
-    """What was compiled. code: in bytes; file: where it is or would be kept, None if nowhere; seconds: what it took to make,
+    """What was compiled. code: in bytes; file: where it is or would be kept, None if nowhere; seconds: until it was made,
     zero if it was there."""
 
     code: bytes
@@ -35,7 +36,8 @@ class MachineCode:
 def looked_up(what: tuple[str, ...], make: Callable[[], bytes]) -> MachineCode:
     """The code that depends on `what`: from the folder, or made."""
     folder = _folder()
-    file = None if folder is None else folder / f"jaxglm-{hashlib.sha256(chr(0).join(what).encode()).hexdigest()}"
+    name = hashlib.sha256("\0".join(what).encode()).hexdigest()
+    file = None if folder is None else folder / f"jaxglm-{name}"
     code, begin = None if file is None else _read(file), perf_counter()
     return MachineCode(make(), file, perf_counter() - begin) if code is None else MachineCode(code, file, 0.0)
 

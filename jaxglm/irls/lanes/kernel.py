@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from jaxglm.irls.lanes.code import KINDS, LLVM_TYPES, Code, Number, constant
-from jaxglm.irls.lanes.entries import of_one
+from jaxglm.irls.lanes.entries import Untranslatable, of_one
 from jaxglm.irls.lanes.lookup import Lookup
 from jaxglm.irls.lanes.program import Shape, given_shapes, traced_prepare, traced_solve
 from jaxglm.irls.lanes.translate import LLVM_OF, Memory, Translator
@@ -77,20 +77,27 @@ def written(shape: Shape, lanes: int, ready: Callable[[str], None]) -> tuple[Lay
     """Write the kernel, whose function is called `run`, and hand over the texts of its parts, each as soon as it is `ready`;
     returns the kernel's layout, and the structure of what comes out."""
     jaxpr, found = traced_solve(shape)
-    leaves = tuple(Leaf(one.shape, KINDS[np.dtype(one.dtype)]) for one in jaxpr.out_avals)
+    leaves = tuple(Leaf(one.shape, _kind_of(np.dtype(one.dtype))) for one in jaxpr.out_avals)
     chunk = shape.chunk * (shape.loaded + len(shape.beside))
     layout = Layout(lanes, chunk, sum(widths(shape)), sum(leaf.size for leaf in leaves), leaves)
-    run = _Run(shape, layout, Code(lanes, ready))
+    functions: list[str] = []
+    run = _Run(shape, layout, Code(lanes, ready, functions))
     run.write()
     ready(run.code.text("run", "i64 %begin, i64 %end, ptr %table"))
+    code = Code(lanes, ready, functions)
+    _write_solve(shape, code, jaxpr)
     rows = "ptr noalias readonly %rows, ptr noalias readonly %shared, i32 %count, "
-    ready(
-        _solve(shape, Code(lanes, ready), jaxpr).text("solve", f"{rows}ptr noalias readonly %parameters, ptr noalias %results")
-    )
+    ready(code.text("solve", f"{rows}ptr noalias readonly %parameters, ptr noalias %results"))
     return layout, jax.tree.structure(found)
 
 
-def _solve(shape: Shape, code: Code, jaxpr: Any) -> Code:
+def _kind_of(dtype: np.dtype) -> str:
+    if dtype not in KINDS:
+        raise Untranslatable(f"results of type {dtype}")
+    return KINDS[dtype]
+
+
+def _write_solve(shape: Shape, code: Code, jaxpr: Any) -> None:
     """The function that fits one block, or says what is asked of it."""
     kind, lanes = KINDS[np.dtype(shape.dtype)], code.lanes
     step = shape.chunk * (shape.loaded + len(shape.beside))
@@ -119,7 +126,6 @@ def _solve(shape: Shape, code: Code, jaxpr: Any) -> Code:
     results = Translator(code).run(jaxpr, arguments)
     for place, number in enumerate(number for array in results for number in array.reshape(-1)):
         _store(code, number, place)
-    return code
 
 
 def _load(code: Code, address: str, place: int, kind: str) -> Number:

@@ -13,6 +13,7 @@ from jaxglm.irls.lanes.kept import MachineCode, keep, looked_up
 # Programs are written as they should run. All of LLVM's improvements together make some kernels faster by a tenth and others
 # slower, and take as long as the rest of compiling.
 PASSES = ("instruction_combine", "loop_rotate")
+LEVEL = 1
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def target() -> Any:
     binding.initialize_native_asmprinter()
     features = binding.get_host_cpu_features()
     made = binding.Target.from_default_triple()
-    return made.create_target_machine(cpu=binding.get_host_cpu_name(), features=features.flatten(), opt=1, jit=True)
+    return made.create_target_machine(cpu=binding.get_host_cpu_name(), features=features.flatten(), opt=LEVEL, jit=True)
 
 
 @cache
@@ -45,7 +46,7 @@ def vector_bytes() -> int:
 def compiled(text: str) -> MachineCode:
     """The machine code of a program, or of a part of one, whose functions may call those of other parts. Raises RuntimeError
     for what is not a program."""
-    return looked_up((text, *PASSES, *_processor()), lambda: _object(text, target()))
+    return looked_up((text, *PASSES, str(LEVEL), *_processor()), lambda: _object(text, target()))
 
 
 def linked(parts: Sequence[MachineCode], name: str) -> Compiled:

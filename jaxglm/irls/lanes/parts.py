@@ -58,10 +58,14 @@ class Parts:
         kinds = {KINDS.get(np.dtype(variable.aval.dtype)) for variable in variables}
         return kinds in ({"f64"}, {"f32"}) and not all(number.uniform for number in _numbers(operands))
 
-    def call_by_row(self, code: Code, closed: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Write a call for each row, of a closed jaxpr that takes rows (n,) or single numbers. All rows of a call are one."""
+    def call_by_row(self, code: Code, closed: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+        """Write a call for each row, of a closed jaxpr that takes rows (n,) or single numbers; None if that cannot be. In each
+        call all rows are the same one, so that it is computed once."""
         (n,) = closed.jaxpr.outvars[0].aval.shape
-        calls = [self.call(code, closed, [np.full_like(of, of[row]) if of.ndim else of for of in operands]) for row in range(n)]
+        rows = [[np.full_like(of, of[row]) if of.ndim else of for of in operands] for row in range(n)]
+        if not all(self.takes(closed, row) for row in rows):
+            return None
+        calls = [self.call(code, closed, row) for row in rows]
         return [np.array([call[index][row] for row, call in enumerate(calls)]) for index in range(len(calls[0]))]
 
     def call(self, code: Code, closed: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -84,8 +88,7 @@ class Parts:
         return shaped([back.get(number.text, number) for number in _numbers(part.results)], part.results)
 
     def _function(self, code: Code, closed: Any, operands: Sequence[np.ndarray], places: dict[str, int]) -> Part:
-        own, numbers = Code(code.lanes, code.ready), _numbers(operands)
-        own.functions = code.functions
+        own, numbers = Code(code.lanes, code.ready, code.functions), _numbers(operands)
         given = [own.take(numbers[0].kind, "%given", place) for place in range(len(places))]
         arguments = [given[places[number.text]] if number.constant is None else number for number in numbers]
         results = self.write(own, closed, shaped(arguments, operands))

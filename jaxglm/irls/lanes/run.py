@@ -26,7 +26,8 @@ CHUNK = 4  # rows that are looked at together
 BROAD = 12  # columns, with more than which these are half as many
 RANGES = 16  # into which each thread's share of the blocks is cut
 MOST = 2**23  # numbers of the rows of a block
-ASKING = threading.Lock()
+ASKING = threading.Lock()  # a cached function may run twice for threads that ask at once
+FEW = 512  # chunks, for which no threads are started
 WRITING = threading.Lock()  # threads that trace and write at once hinder each other; one may compile while another writes
 
 
@@ -127,7 +128,7 @@ def shape_of(job: Job) -> Shape:
 
 
 def kernel(shape: Shape) -> Kernel:
-    """The kernel of a shape, written once, whichever threads want it; those of other shapes do not wait."""
+    """The kernel of a shape, written once, whichever threads want it; others wait only while it is being written."""
     with ASKING:
         writing = _writing(shape)
     with writing:
@@ -142,11 +143,14 @@ def _writing(shape: Shape) -> threading.Lock:
 @lru_cache(maxsize=64)
 def _kernel(shape: Shape) -> Kernel:
     parts: list[Future[MachineCode]] = []
-    with ThreadPoolExecutor(1) as pool:  # parts are compiled while others are written
+    pool = ThreadPoolExecutor(1)  # parts are compiled while others are written
+    try:
         with WRITING, jax.enable_x64(True):
             lanes = vector_bytes() // np.dtype(shape.dtype).itemsize
             layout, structure = written(shape, lanes, lambda text: parts.append(pool.submit(compiled, text)))
         code = linked([part.result() for part in parts], "run")
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # nobody waits for parts of what cannot be written
     return Kernel(shape, layout, code, structure)
 
 
@@ -183,8 +187,9 @@ def solve(job: Job, found: Any, groups: np.ndarray, progress: Callable[[int], No
         called(made.code, part.start, part.stop, words.ctypes.data)
         return min(part.stop * lanes, len(groups)) - part.start * lanes
 
-    with ThreadPoolExecutor(cores()) as pool:
-        for done in pool.map(work, _ranges(counts)):
+    ranges = list(_ranges(counts))
+    with ThreadPoolExecutor(cores()) as pool:  # it has no threads before it is given work
+        for done in (pool.map if len(ranges) > 1 else map)(work, ranges):
             if progress:
                 progress(done)
     del kept
@@ -201,9 +206,9 @@ def _blocks(groups: np.ndarray, sizes: np.ndarray, lanes: int) -> np.ndarray:
 
 
 def _ranges(counts: np.ndarray) -> Iterator[range]:
-    """Blocks in ranges of about the same work."""
+    """Blocks in ranges of about the same work, in one where that is little."""
     work = np.cumsum(counts + 8)
-    number = min(len(counts), RANGES * cores())
+    number = min(len(counts), RANGES * cores() if counts.sum() > FEW else 1)
     ends = np.searchsorted(work, work[-1] * np.arange(1, number) / number) if len(counts) else []
     edges = np.unique([0, *ends, len(counts)])
     for begin, end in itertools.pairwise(edges):

@@ -117,8 +117,10 @@ class Translator:
         inner = called(parameters)
         if is_anywhere(name, getattr(inner, "jaxpr", inner)):
             return [elementwise(self.code.any, operand) for operand in operands]
-        if name in NAMED and parameters["name"] == BY_ROW and self.parts.takes(inner, operands):
-            return self.parts.call_by_row(self.code, inner, operands)
+        if name in NAMED and parameters["name"] == BY_ROW:
+            found = self.parts.call_by_row(self.code, inner, operands)
+            if found is not None:
+                return found
         if name in NAMED and self.parts.worth(inner, operands):
             return self.parts.call(self.code, inner, operands)
         return self.run(inner, operands, needed)
@@ -146,7 +148,7 @@ class Translator:
         if name == "div" and floating and is_one(numbers[1]):
             return first
         if name == "sub" and floating and is_zero(numbers[1]):
-            return numbers[0]
+            return first
         if name in table:
             return code.binary(table[name], numbers[0], numbers[1])
         if name in COMPARISONS:
