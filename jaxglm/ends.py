@@ -18,16 +18,19 @@ from jax import Array
 
 from jaxglm.aligned import empty
 from jaxglm.devices import default_device
+from jaxglm.families import Gaussian
 from jaxglm.family import Family
 from jaxglm.irls import lanes
 from jaxglm.irls.edge import edge_of
 from jaxglm.irls.loop import toward_infinity
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import typed
+from jaxglm.irls.seldom import by_row
 from jaxglm.packing import Stacked, owners
 from jaxglm.rows import HARMLESS
 
-FEWEST = 256  # rows that are evaluated at a time
+FEWEST = 256  # rows that a program evaluates
+TOGETHER = 16  # rows that are one fit to lanes
 
 
 @jax.tree_util.register_dataclass
@@ -85,30 +88,36 @@ def _log_likelihoods(family: Family, y: Array, eta: Array, weights: Array, dispe
 def _of_rows(function: Callable[..., Any], family: Family, owner: np.ndarray, *values: np.ndarray) -> Any:
     """`function` of each row's family and values, as NumPy arrays. owner: (n,), the rows' groups."""
     n, family = len(owner), jax.tree.map(np.asarray, family)
-    job = _asked(function, family.of(owner), values)
+
+    def filled(room: int) -> tuple[Family, list[np.ndarray]]:
+        return family.of(np.append(owner, np.zeros(room - n, np.int64))), [_padded(value, room) for value in values]
+
+    job = _asked(function, *filled(-(-n // TOGETHER) * TOGETHER))
     if n and lanes.available(job, default_device()) is None:
-        return lanes.ask(job, np.arange(n))
-    room = max(FEWEST, 1 << max(n - 1, 0).bit_length())
-    padded = [_padded(value, room) for value in values]
-    of_row = typed(family.of(np.append(owner, np.zeros(room - n, np.int64))), np.float64)
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[:n], _evaluate(function, of_row, *padded))
+        found = lanes.ask(job, np.arange(len(job.rows.sizes)))
+    else:
+        of_row, padded = filled(max(FEWEST, 1 << max(n - 1, 0).bit_length()))
+        found = _evaluate(function, typed(of_row, np.float64), *padded)
+    return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1)[:n], found)
 
 
 @dataclass(frozen=True)
-class _OfFit:
-    """A function of a row as one of a fit, whose rows do not matter."""
+class _Rows:
+    """A function of rows as one of a fit that knows them: its own rows do not matter."""
 
     function: Callable[..., Any]
 
-    def __call__(self, rows: Any, family: Family, values: tuple[Array, ...]) -> Any:
-        return self.function(family, *values)
+    def __call__(self, rows: Any, family: Any, known: tuple[Family, list[Array]]) -> Any:
+        return by_row(self.function)(known[0], *known[1])
 
 
-def _asked(function: Callable[..., Any], family: Family, values: tuple[np.ndarray, ...]) -> lanes.Job:
-    """Fits, one for each row, that are asked what `function` says of it."""
+def _asked(function: Callable[..., Any], of_row: Family, values: list[np.ndarray]) -> lanes.Job:
+    """Fits that are asked what `function` says of rows (n,), each of some of them."""
     n = len(values[0])
-    rows = lanes.Rows(np.zeros((1, 1)), np.zeros(1), None, None, np.zeros(n, np.int64), np.ones(n, np.int64))
-    return lanes.Job(rows, family, None, None, IRLS(), np.float64, one=_OfFit(function), known=values)
+    g = n // TOGETHER
+    known = jax.tree.map(lambda leaf: np.broadcast_to(leaf, n).reshape(g, TOGETHER), (of_row, values))
+    none = lanes.Rows(np.zeros((1, 1)), np.zeros(1), None, None, np.zeros(g, np.int64), np.ones(g, np.int64))
+    return lanes.Job(none, Gaussian(), None, None, IRLS(), np.float64, one=_Rows(function), known=known)
 
 
 def _padded(values: np.ndarray, room: int) -> np.ndarray:

@@ -27,7 +27,7 @@ BROAD = 12  # columns, with more than which these are half as many
 RANGES = 16  # into which each thread's share of the blocks is cut
 MOST = 2**23  # numbers of the rows of a block
 ASKING = threading.Lock()  # a cached function may run twice for threads that ask at once
-FEW = 512  # chunks, for which no threads are started
+WORTH = 1024  # chunks that are worth a thread's turn
 WRITING = threading.Lock()  # threads that trace and write at once hinder each other; one may compile while another writes
 
 
@@ -206,9 +206,9 @@ def _blocks(groups: np.ndarray, sizes: np.ndarray, lanes: int) -> np.ndarray:
 
 
 def _ranges(counts: np.ndarray) -> Iterator[range]:
-    """Blocks in ranges of about the same work, in one where that is little."""
+    """Blocks in ranges of about the same work, in fewer where there is little."""
     work = np.cumsum(counts + 8)
-    number = min(len(counts), RANGES * cores() if counts.sum() > FEW else 1)
+    number = max(1, min(len(counts), RANGES * cores(), int(work[-1]) // WORTH)) if len(counts) else 0
     ends = np.searchsorted(work, work[-1] * np.arange(1, number) / number) if len(counts) else []
     edges = np.unique([0, *ends, len(counts)])
     for begin, end in itertools.pairwise(edges):
