@@ -76,6 +76,15 @@ def test_matrix_products_leave_out_what_is_known_to_be_zero():
     np.testing.assert_array_equal(through_lanes(lambda x: x * 0.0 + x, x), [1.0, -3.0, np.nan, np.nan])
 
 
+def test_arrays_are_taken_apart():
+    x = np.linspace(-1.0, 1.0, 20)
+    rows = lambda x: jnp.stack([x, jnp.exp(x), x * x, 1.0 - x]).reshape(2, 2)  # noqa: E731
+    np.testing.assert_allclose(through_lanes(lambda x: sum(k * row[0] for k, row in enumerate(rows(x), 1)), x), x + 2.0 * x * x)
+    np.testing.assert_allclose(
+        through_lanes(lambda x: sum(k * one for k, one in enumerate(rows(x)[1], 1)), x), x * x + 2 - 2 * x
+    )
+
+
 @by_row
 def of_rows(level, y):
     """What two rows say beside a number; something that is known; and what does not depend on rows."""

@@ -19,7 +19,7 @@ from jaxglm.irls.lanes.entries import STRUCTURAL, shaped
 from jaxglm.irls.lanes.flow import CALLS, called
 
 LONG = 1000  # numbers that are computed: systems of a dozen columns and more
-MOVING = {*STRUCTURAL, "select_n", "convert_element_type"}
+MOVING = {*STRUCTURAL, "unstack", "select_n", "convert_element_type"}
 
 
 @dataclass(frozen=True)

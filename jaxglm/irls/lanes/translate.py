@@ -107,6 +107,9 @@ class Translator:
             raise Untranslatable(f"{name} of rows in memory")
         if name in STRUCTURAL:
             return [STRUCTURAL[name](parameters, *operands)]
+        if name == "unstack":  # JAX 0.12 on
+            moved = np.moveaxis(operands[0], parameters["axis"], 0)
+            return [moved[place, ...] for place in range(len(moved))]
         if name == "dot_general":
             return [self._dot_general(parameters, KINDS[np.dtype(equation.outvars[0].aval.dtype)], *operands)]
         if name in REDUCTIONS:
