@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxglm.ends import Ends, ends, log_likelihoods, sides
+from jaxglm.ends import Ends, ends, log_likelihoods
 from jaxglm.family import Family
 from jaxglm.irls.solution import Solution
 from jaxglm.packing import Stacked, gather, owners, reweighted
@@ -52,11 +52,18 @@ def remaining(task: Task, found: Solution, groups: np.ndarray) -> Task:
 
 
 def put_limits(
-    task: Task, found: Solution, groups: np.ndarray, rows: Stacked, proofs: Separated, fit: Callable[[Task], Solution]
+    task: Task,
+    found: Solution,
+    groups: np.ndarray,
+    rows: Stacked,
+    side: np.ndarray,
+    proofs: Separated,
+    fit: Callable[[Task], Solution],
 ) -> np.ndarray:
     """Replace what is `found` for separated groups by the limits, and say which are separated further in what remains.
 
-    rows: theirs, made by `packing.gather`; fit: how to fit what remains. Returns flags, one for each of the groups.
+    rows: theirs, made by `packing.gather`; side: (n,), the sign of each one's infinite optimum (`ends.sides`); fit: how to
+    fit what remains. Returns flags, one for each of the groups.
     """
     owner, moved = owners(rows), proofs.moved
     present, kept = rows.weights > 0, ~found.aliased[groups]
@@ -97,7 +104,7 @@ def put_limits(
     found.direction[groups] = direction
     for place in np.flatnonzero(failed):
         found.spans_constant[groups[place]] = _spans_constant(rows.X[(owner == place) & present])
-    _put_null_limits(found, groups, rows, owner, family)
+    _put_null_limits(found, groups, rows, side, family)
     return inner.status == Status.SEPARATED
 
 
@@ -138,11 +145,11 @@ def _spans_constant(X: np.ndarray) -> bool:
     return bool(np.allclose(X / np.where(size > 0, size, 1.0) @ fitted, 1.0, rtol=0.0, atol=1e-6))
 
 
-def _put_null_limits(found: Solution, groups: np.ndarray, rows: Stacked, owner: np.ndarray, family: Family) -> None:
+def _put_null_limits(found: Solution, groups: np.ndarray, rows: Stacked, side: np.ndarray, family: Family) -> None:
     """The null model's deviance where all its responses lie at the same infinite end."""
-    present, end = rows.weights > 0, sides(family, rows)
-    low = np.minimum.reduceat(np.where(present, end, 2.0), rows.starts)
-    high = np.maximum.reduceat(np.where(present, end, -2.0), rows.starts)
+    present, owner = rows.weights > 0, owners(rows)
+    low = np.minimum.reduceat(np.where(present, side, 2.0), rows.starts)
+    high = np.maximum.reduceat(np.where(present, side, -2.0), rows.starts)
     alike = (low == high) & (low != 0) & found.spans_constant[groups]
     if alike.any():
         found.null_deviance[groups[alike]] = _at_the_end(family, rows, owner, present & alike[owner]).deviance[alike]

@@ -42,7 +42,8 @@ def settle(task: Task, found: Solution, groups: np.ndarray, fit: Fit) -> None:
         X = np.where((rows.weights > 0)[:, None], rows.X, 0.0)
         rows = reweighted(rows, np.where(rows.weights == 0, 0.0, rows.weights), X)
     family = task.subset(rows, suspects).family
-    proofs = _prove(task, found, suspects, rows, sides(family, rows))
+    side = sides(family, rows)
+    proofs = _prove(task, found, suspects, rows, side)
     proved = proofs.proved
     # A direction that does not survive a closer look proves nothing: the fit is only slow.
     slow = suspects[~proved & (found.status[suspects] == Status.SEPARATED)]
@@ -54,7 +55,8 @@ def settle(task: Task, found: Solution, groups: np.ndarray, fit: Fit) -> None:
     if proved.any():
         inside = np.flatnonzero(proved)
         which = rows if proved.all() else gather(rows, inside)
-        _put(task, found, suspects[inside], which, proofs.only(proved, rows.sizes), fit)
+        side = side[np.repeat(proved, rows.sizes)]
+        _put(task, found, suspects[inside], which, side, proofs.only(proved, rows.sizes), fit)
 
 
 def _put_reduced(task: Task, found: Solution, groups: np.ndarray, rows: Stacked, fit: Fit) -> np.ndarray:
@@ -73,16 +75,15 @@ def _put_reduced(task: Task, found: Solution, groups: np.ndarray, rows: Stacked,
     return reduced.status == Status.CONVERGED
 
 
-def _put(task: Task, found: Solution, groups: np.ndarray, rows: Stacked, proofs: Separated, fit: Fit) -> None:
-    """Put the limits in. Where the rows that a direction leaves alone separate in their turn, a direction that moves all
-    rows that any moves is asked for."""
-    nested = np.flatnonzero(put_limits(task, found, groups, rows, proofs, partial(fit, plain=False)))
+def _put(task: Task, found: Solution, groups: np.ndarray, rows: Stacked, side: np.ndarray, proofs: Separated, fit: Fit) -> None:
+    """Put the limits in; side: (n,), of each row's infinite optimum. Where the rows that a direction leaves alone separate in
+    their turn, a direction that moves all rows that any moves is asked for."""
+    nested = np.flatnonzero(put_limits(task, found, groups, rows, side, proofs, partial(fit, plain=False)))
     if not len(nested):
         return
-    again = gather(rows, nested)
-    side = sides(task.subset(again, groups[nested]).family, again)
+    again, side = gather(rows, nested), side[np.isin(owners(rows), nested)]
     proofs = _prove(task, found, groups[nested], again, side, largest=True)
-    put_limits(task, found, groups[nested], again, proofs, partial(fit, plain=False))
+    put_limits(task, found, groups[nested], again, side, proofs, partial(fit, plain=False))
 
 
 def _prove(

@@ -328,3 +328,23 @@ def test_rows_at_their_ends(request, monkeypatch, x64, family):
     assert np.any(quick["sides"] != 0)
     for name, values in quick.items():
         np.testing.assert_allclose(values, general[name], rtol=1e-12, atol=1e-14, err_msg=name)
+
+
+@pytest.mark.filterwarnings("ignore::jaxglm.StatusWarning")
+def test_kernels_of_both_careful_ways_are_made_side_by_side(monkeypatch):
+    """Where some groups are separated and others deficient; where one way will do, there is nothing to make beside it."""
+    rng = np.random.default_rng(4)
+    X, y = rng.normal(size=(12, 40, 3)), (rng.random((12, 40)) < 0.5) * 1.0
+    X[3, :, 0], X[7, :, 2] = 2.0 * y[3] - 1.0, X[7, :, 1]
+    prepared, prepare = [], fitting._prepare_lanes
+    monkeypatch.setattr(
+        fitting, "_prepare_lanes", lambda task, groups, ways: prepared.append(ways) or prepare(task, groups, ways)
+    )
+    both = jaxglm.fit(X, y, "binomial")
+    assert prepared == [("cholesky", "orthogonal")]
+    alone = [jaxglm.fit(X[k], y[k], "binomial") for k in (3, 7)]
+    assert len(prepared) == 1
+    assert [int(status) for status in both.status[[3, 7]]] == [Status.SEPARATED, Status.CONVERGED]
+    for k, one in zip((3, 7), alone, strict=True):
+        np.testing.assert_allclose(both.coefficients[k], one.coefficients, rtol=1e-9, atol=1e-9)
+        assert both.deviance[k] == pytest.approx(float(one.deviance), rel=1e-9, abs=1e-9)

@@ -69,7 +69,12 @@ class Algebra:
     def gather(self, rows: Rows | Shares, each: Callable[[Rows], tuple[Array, Array, Totals]]) -> tuple[Any, Totals]:
         """Collect over all rows; `each` gives a chunk's weights, scores and further totals."""
 
-        return accumulate(rows, Gathered(each, self), Merged(self), None if self.begin is None else Nothing(self))
+        return accumulate(rows, Gathered(each, self), Merged(self), None if self.begin is None else self._begun)
+
+    def _begun(self, shapes: tuple[Any, Totals]) -> tuple[Any, Totals]:
+        """What was collected of no rows."""
+        assert self.begin is not None
+        return self.begin(shapes[0]), zeros(shapes[1])
 
     def trusts(self, factor: Factor | Small) -> Array:
         """Whether a factorization can be trusted: of a Gram matrix by its pivots, of rows unless all went wrong."""
@@ -103,17 +108,6 @@ class Merged:
 
     def __call__(self, a: tuple[Any, Totals], b: tuple[Any, Totals]) -> tuple[Any, Totals]:
         return self.algebra.merge(a[0], b[0]), a[1].merge(b[1])
-
-
-@dataclass(frozen=True)
-class Nothing:
-    """What an algebra has collected of no rows."""
-
-    algebra: Algebra
-
-    def __call__(self, shapes: tuple[Any, Totals]) -> tuple[Any, Totals]:
-        assert self.algebra.begin is not None
-        return self.algebra.begin(shapes[0]), zeros(shapes[1])
 
 
 @jax.tree_util.register_dataclass
@@ -209,13 +203,7 @@ def _normal_of_gram(gram: _Gram, p: int) -> tuple[Array, Array]:
 
 
 NORMAL = Algebra(collect=_collect_gram, merge=_add, solve=_solve_gram, normal=_normal_of_gram, squares=True)
-PLAIN = Algebra(
-    collect=_collect_gram,
-    merge=_add,
-    solve=_solve_small,
-    normal=_normal_of_gram,
-    squares=True,
-)
+PLAIN = replace(NORMAL, solve=_solve_small)
 ORTHOGONAL = Algebra(
     collect=_collect_rows,
     merge=stack,

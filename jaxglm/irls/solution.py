@@ -111,8 +111,9 @@ def statistics(problem: Problem, algebra: Algebra, coefficients: Array, keep: Ar
     lacks = _lacks_constant(left, problem.n_obs)
     if family.dispersion is None:
         likelihood = seldom(~problem.bare, lambda: log_likelihood(problem, coefficients, deviance), -0.5 * deviance)
-    null_deviance = seldom(lacks, lambda: _deviance_of_nothing(problem), null_deviance)
     factor = solved.factor
+    # Where nothing can be said of the columns, another way of solving will tell.
+    null_deviance = seldom(lacks & algebra.trusts(factor), lambda: _deviance_of_nothing(problem), null_deviance)
     covariance, dispersion = _covariance(factor.inverse(), factor.aliased, problem.n_obs, chi_square, family.dispersion)
     return Statistics(
         covariance=covariance,

@@ -13,7 +13,7 @@ from jaxglm.irls.lanes.kept import MachineCode, keep, looked_up
 # Programs are written as they should run. All of LLVM's improvements together make some kernels faster by a tenth and others
 # slower, and take as long as the rest of compiling.
 PASSES = ("instruction_combine", "loop_rotate")
-LEVEL = 1
+LEVEL = 1  # of code generation
 
 
 @dataclass(frozen=True)
