@@ -6,6 +6,7 @@ are, and otherwise by one program for each function, for which rows are padded t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +30,7 @@ from jaxglm.irls.seldom import by_row
 from jaxglm.packing import Stacked, owners
 from jaxglm.rows import HARMLESS
 
-FEWEST = 256  # rows that a program evaluates
+FEWEST = 256  # rows that a program evaluates, and that are worth being sorted into kinds
 TOGETHER = 16  # rows that are one fit to lanes
 
 
@@ -87,7 +88,38 @@ def _log_likelihoods(family: Family, y: Array, eta: Array, weights: Array, dispe
 
 def _of_rows(function: Callable[..., Any], family: Family, owner: np.ndarray, *values: np.ndarray) -> Any:
     """`function` of each row's family and values, as NumPy arrays. owner: (n,), the rows' groups."""
-    n, family = len(owner), jax.tree.map(np.asarray, family)
+    family = jax.tree.map(np.asarray, family)
+    kinds = None if any(leaf.ndim for leaf in jax.tree.leaves(family)) else _kinds(len(owner), values)
+    if kinds is None:
+        return _of_each(function, family, owner, *values)
+    found = _of_each(function, family, np.zeros(len(kinds.values[0]), np.int64), *kinds.values)
+    return jax.tree.map(lambda leaf: leaf[kinds.kind], found)
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Rows that are of a few kinds. values: of each kind, arrays (k,); kind: (n,), of each row."""
+
+    values: list[np.ndarray]
+    kind: np.ndarray
+
+
+def _kinds(n: int, values: tuple[np.ndarray, ...]) -> Kinds | None:
+    """The kinds of rows whose values are one of two each, as those of separated rows often are; None if they are not."""
+    kind, both = np.zeros(n, np.int64), list[tuple[Any, Any]]()
+    for value in values:
+        low, high = np.min(value, initial=np.inf), np.max(value, initial=-np.inf)
+        at_high = value == high
+        if n < FEWEST or not (at_high | (value == low)).all():
+            return None
+        kind, both = 2 * kind + at_high, [*both, (low, high)]
+    made = np.array(list(itertools.product(*both)))
+    return Kinds(list(made.T), kind)
+
+
+def _of_each(function: Callable[..., Any], family: Family, owner: np.ndarray, *values: np.ndarray) -> Any:
+    """`_of_rows`, evaluated for every row."""
+    n = len(owner)
 
     def filled(room: int) -> tuple[Family, list[np.ndarray]]:
         return family.of(np.append(owner, np.zeros(room - n, np.int64))), [_padded(value, room) for value in values]

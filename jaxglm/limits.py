@@ -14,8 +14,8 @@ import numpy as np
 from jaxglm.ends import Ends, ends, log_likelihoods
 from jaxglm.family import Family
 from jaxglm.irls.solution import Solution
-from jaxglm.packing import Stacked, gather, owners, reweighted
-from jaxglm.recession import Separated, by_pieces
+from jaxglm.packing import Stacked, gather, owners, reweighted, thinned
+from jaxglm.recession import Separated, along
 from jaxglm.status import Status
 from jaxglm.task import Task
 
@@ -47,7 +47,7 @@ def remaining(task: Task, found: Solution, groups: np.ndarray) -> Task:
     owner, kept = owners(rows), ~found.aliased[groups]
     present, direction = rows.weights > 0, found.direction[groups]
     X = rows.X if present.all() and kept.all() else np.where(present[:, None] & kept[owner], rows.X, 0.0)
-    moved = by_pieces(lambda i: infinite_eta(X[i], direction[owner[i]]), len(owner)) != 0
+    moved = _way(along(X, direction, owner), along(np.abs(X), np.abs(direction), owner)) != 0
     return task.subset(reweighted(rows, np.where(present & ~moved, rows.weights, 0.0), X), groups)
 
 
@@ -68,18 +68,17 @@ def put_limits(
     owner, moved = owners(rows), proofs.moved
     present, kept = rows.weights > 0, ~found.aliased[groups]
     X = rows.X if kept.all() else np.where(kept[owner], rows.X, 0.0)
-    rest = reweighted(rows, np.where(moved, 0.0, rows.weights), X)
-    inner = fit(task.subset(rest, groups))
+    inner = fit(task.subset(thinned(reweighted(rows, rows.weights, X), present & ~moved), groups))
     direction = _combined(rows, owner, proofs.direction, inner.direction, moved)
     determined = proofs.determined & (inner.infinite == 0)
-    size = np.abs(direction) * np.maximum.reduceat(np.abs(rows.X), rows.starts)
+    magnitude = np.abs(rows.X)
+    size = np.abs(direction) * np.maximum.reduceat(magnitude, rows.starts)
     diverging = kept & ~determined & (size > NEGLIGIBLE * size.max(axis=1, keepdims=True))
     lost = np.isin(inner.status, (Status.STEP_FAILED, Status.INVALID_DATA))
     base = np.where(np.isnan(inner.coefficients), 0.0, inner.coefficients)
     known = 0.0 if rows.offset is None else np.where(present, rows.offset, 0.0)
-    eta = known + by_pieces(lambda i: _dot(rows.X[i], base[owner[i]]), len(owner))
-    change = by_pieces(lambda i: _dot(rows.X[i], direction[owner[i]]), len(owner))
-    way = _way(change, by_pieces(lambda i: _dot(np.abs(rows.X[i]), np.abs(direction[owner[i]])), len(owner)))
+    eta, change = known + along(rows.X, base, owner), along(rows.X, direction, owner)
+    way = _way(change, along(magnitude, np.abs(direction), owner))
     push = _push(rows, eta, way, change, np.where(diverging, direction, 0.0), base)
 
     failed = found.status[groups] == Status.STEP_FAILED
@@ -159,7 +158,7 @@ def _combined(rows: Stacked, owner: np.ndarray, outer: np.ndarray, inner: np.nda
     """A direction that moves rows as `outer` does, and where that leaves them alone, as `inner` does."""
     if not inner.any():
         return outer
-    first, second = _dot(rows.X, outer[owner]), _dot(rows.X, inner[owner])
+    first, second = along(rows.X, outer, owner), along(rows.X, inner, owner)
     opposed = moved & (first * second < 0)
     most = np.where(opposed, 0.5 * np.abs(first / np.where(opposed, second, 1.0)), 1.0)
     share = np.minimum(np.minimum.reduceat(most, rows.starts), 1.0)

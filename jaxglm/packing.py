@@ -74,7 +74,7 @@ class Stacked:
         index = index if self.order is None else self.order[index]
         weights = np.ones(index.shape) if self.weights is None else self.weights[index]
         offset = None if self.offset is None else self.offset[index]
-        return Picked(_read(self.X[index], self.gone), self.y[index], weights, offset)
+        return Picked(_read(_at(self.X, index), self.gone), self.y[index], weights, offset)
 
     def only(self, columns: np.ndarray) -> Stacked:
         return replace(self, X=_chosen(_read(self.X, self.gone), columns), gone=None)
@@ -166,6 +166,11 @@ class Crossed:
         return replace(self, X=X, weights=weights, own=None)
 
 
+def _at(X: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Rows of X (N, p). `take` is fast, but would copy all of X first where that does not lie row after row."""
+    return X.take(index, axis=0) if X.flags.c_contiguous else X[index]
+
+
 def _read(X: np.ndarray, gone: np.ndarray | None) -> np.ndarray:
     """X (..., p) as it is read."""
     return X if gone is None else np.where(gone, 0.0, X)
@@ -197,6 +202,15 @@ def gather(source: Source, groups: np.ndarray) -> Stacked:
     owner = np.repeat(np.arange(len(groups)), sizes)
     picked = source.pick(np.asarray(groups)[owner], np.arange(len(owner)) - starts[owner])
     return Stacked(picked.X, picked.y, picked.weights, picked.offset, None, starts, sizes)
+
+
+def thinned(stacked: Stacked, which: np.ndarray) -> Stacked:
+    """Those rows of a table made by `gather` that are flagged by `which` (n,); a group may have none left."""
+    index = np.flatnonzero(which)
+    sizes = np.bincount(owners(stacked)[index], minlength=len(stacked.sizes))
+    X, y, weights = (np.take(values, index, axis=0) for values in (stacked.X, stacked.y, stacked.weights))
+    offset = None if stacked.offset is None else stacked.offset[index]
+    return Stacked(X, y, weights, offset, None, np.cumsum(sizes) - sizes, sizes)
 
 
 def lane_rows(source: Source) -> Rows | None:

@@ -11,7 +11,7 @@ same size at a time, and after that nothing is larger than p by p.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +20,7 @@ MOVED = 1e-8  # of the largest move: what is less belongs to rows that the direc
 BLIND = 1e-10  # relative singular value below which rows do not determine a combination of coefficients
 SEEN = 1e-7  # of a unit vector: a component that is less is a leftover of rounding
 LEFTOVER = 0.03  # of the largest component of a direction: what is less may be a leftover
-NUMBERS = 2**16  # that are factored at a time
-PIECE = 2**14  # rows looked at together
+NUMBERS = 2**16  # that are worked on at a time, what fits into cache
 
 
 @dataclass(frozen=True)
@@ -69,15 +68,27 @@ class Rows:
         """The group of every row, (n,)."""
         return np.repeat(np.arange(len(self.sizes)), self.sizes)
 
+    def only(self, which: np.ndarray) -> Rows:
+        """The rows of the groups flagged by `which` (g,)."""
+        index = np.flatnonzero(np.repeat(which, self.sizes))
+        return Rows(np.take(self.X, index, axis=0), self.side[index], self.sizes[which], self.free[which])
+
     def change(self, direction: np.ndarray) -> np.ndarray:
         """How far each row's eta goes along its group's direction (g, p)."""
-        owner = self.owner
-        return by_pieces(lambda part: np.einsum("np,np->n", self.X[part], direction[owner[part]]), len(owner))
+        return along(self.X, direction, self.owner)
 
 
-def by_pieces(look: Callable[[slice], np.ndarray], n: int) -> np.ndarray:
-    """What is said of n rows, so many at a time that they stay in a cache."""
-    return np.concatenate([look(slice(begin, begin + PIECE)) for begin in range(0, max(n, 1), PIECE)])
+def along(X: np.ndarray, direction: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """How far each row's eta goes along its group's direction, (n,). X: (n, p); direction: (g, p); owner: (n,)."""
+    n, p = X.shape
+    out, piece = np.empty(n), max(1, NUMBERS // p)
+    room = np.empty((min(n, piece), p))  # memory that is new is slower than the sums
+    for begin in range(0, n, piece):
+        part = slice(begin, begin + piece)
+        spread = room[: len(owner[part])]
+        np.take(direction, owner[part], axis=0, out=spread, mode="clip")
+        np.einsum("np,np->n", X[part], spread, out=out[part])
+    return out
 
 
 def polish(rows: Rows, direction: np.ndarray, moved: np.ndarray | None = None) -> Separated:
@@ -88,7 +99,8 @@ def polish(rows: Rows, direction: np.ndarray, moved: np.ndarray | None = None) -
     free, owner = rows.free, rows.owner
     reach = np.maximum.reduceat(np.abs(rows.X), rows.starts)
     size = np.where(free & (reach > 0), reach, 1.0)
-    X = rows.X / size[owner]
+    X = np.take(size, owner, axis=0)
+    np.divide(rows.X, X, out=X)
     rows = Rows(X if free.all() else np.where(free[owner], X, 0.0), rows.side, rows.sizes, free)
     start = np.where(free, direction * size, 0.0)
     if moved is None:
@@ -108,18 +120,20 @@ def polish(rows: Rows, direction: np.ndarray, moved: np.ndarray | None = None) -
 
 def _without_leftovers(rows: Rows, factor: np.ndarray, start: np.ndarray, moved: np.ndarray, exact: np.ndarray) -> np.ndarray:
     """The exact directions without small components, which are leftovers of the iteration unless a direction needs them."""
-    exact, free = exact.copy(), rows.free.copy()
     size = np.abs(exact)
     small = (size > 0) & (size <= LEFTOVER * size.max(axis=1, keepdims=True, initial=0.0))
-    smallest_first = np.argsort(np.where(small, size, np.inf), axis=1)
-    for rank in range(int(small.sum(axis=1).max(initial=0))):
-        groups = np.flatnonzero(small.sum(axis=1) > rank)
-        fewer = free[groups]
-        fewer[np.arange(len(groups)), smallest_first[groups, rank]] = False
-        without = exact.copy()
-        without[groups] = _projected(_unseen(factor[groups], fewer), start[groups])
-        good = _separates(rows, moved, without)[groups]
-        exact[groups[good]], free[groups[good]] = without[groups[good]], fewer[good]
+    where = small.any(axis=1)
+    moved, rows = moved[np.repeat(where, rows.sizes)], rows.only(where)
+    factor, start, best, free = factor[where], start[where], exact[where], rows.free.copy()
+    number, smallest_first = small[where].sum(axis=1), np.argsort(np.where(small, size, np.inf)[where], axis=1)
+    for rank in range(int(number.max(initial=0))):
+        fewer = free.copy()
+        fewer[np.arange(len(fewer)), smallest_first[:, rank]] = False
+        without = _projected(_unseen(factor, fewer), start)
+        good = (number > rank) & _separates(rows, moved, without)
+        best[good], free[good] = without[good], fewer[good]
+    exact = exact.copy()
+    exact[where] = best
     return exact
 
 
@@ -141,7 +155,8 @@ def _triangles(X: np.ndarray, owner: np.ndarray, which: np.ndarray, g: int) -> n
         within = np.arange(padded)
         inside = within < sizes[groups][:, None]
         place = np.where(inside, (ends - sizes)[groups][:, None] + within, 0)
-        packed = np.where(inside[:, :, None], X[index[place]], 0.0)
+        packed = np.take(X, index[place], axis=0)
+        packed[~inside] = 0.0
         factor[groups] = np.linalg.qr(packed, mode="r")
     return factor
 
