@@ -43,12 +43,12 @@ from jaxglm.elastic_net import (
 )
 from jaxglm.irls import lanes
 from jaxglm.irls.blocks import Blocks, blocks_of, shares
+from jaxglm.irls.data import Data
 from jaxglm.irls.many import solve_batch, solve_plain_batch
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.problem import typed
 from jaxglm.irls.ragged import Lanes, solve_tiles
 from jaxglm.irls.solution import Solution, nothing, reported, store
-from jaxglm.irls.solve import Data
 from jaxglm.kernels import steps
 from jaxglm.ladder import climb
 from jaxglm.large import is_large, solve_large

@@ -11,7 +11,7 @@ from scipy import linalg
 import jaxglm
 from jaxglm import IRLS, families, irls
 from jaxglm.irls.alike import are_alike, starts_of_alike
-from jaxglm.irls.solve import Data
+from jaxglm.irls.data import Data
 
 RNG = np.random.default_rng(12)
 N, M = 300, 9

@@ -16,9 +16,9 @@ from scipy.special import digamma, polygamma
 import jaxglm
 from jaxglm import Ridge, Status, StatusWarning, families
 from jaxglm.irls.adjusted import METHODS, evaluate
+from jaxglm.irls.data import Data
 from jaxglm.irls.normal import ORTHOGONAL
 from jaxglm.irls.problem import typed
-from jaxglm.irls.solve import Data
 
 pytestmark = pytest.mark.long
 

@@ -13,9 +13,9 @@ import jaxglm
 from jaxglm import IRLS, Status, families
 from jaxglm.irls import fused
 from jaxglm.irls.blocks import Blocks, blocks_of
+from jaxglm.irls.data import Data
 from jaxglm.irls.many import solve_plain_batch
 from jaxglm.irls.solution import reported
-from jaxglm.irls.solve import Data
 
 __all__ = ["x64_everywhere"]  # a fixture
 

@@ -12,8 +12,8 @@ from scipy.optimize import brentq, linprog
 
 import jaxglm
 from jaxglm import IRLS, Status, StatusWarning, families, ladder
+from jaxglm.irls.data import gather_data
 from jaxglm.irls.descent import solve_descent
-from jaxglm.irls.solve import gather_data
 
 pytestmark = pytest.mark.long
 

@@ -27,7 +27,8 @@ LAYERS = [
     "tweedie_density families",
     "designs linalg penalty rows",
     "irls irls.options irls.carry irls.seldom irls.working irls.problem irls.normal irls.loop irls.solution irls.adjusted "
-    "irls.lasso irls.path irls.plain irls.solve irls.alike irls.blocks irls.many irls.ragged irls.joint "
+    "irls.lasso irls.path irls.plain irls.careful irls.data irls.at_hand irls.solve irls.alike irls.blocks irls.many "
+    "irls.ragged irls.joint "
     "irls.edge irls.starts irls.damped irls.boundary irls.descent irls.fused "
     "irls.fused.special irls.fused.programs irls.fused.tiles irls.fused.recipes irls.fused.unrolled irls.fused.kernel "
     "irls.fused.launch irls.fused.guard irls.lanes irls.lanes.code irls.lanes.functions irls.lanes.entries irls.lanes.flow "

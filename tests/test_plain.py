@@ -13,9 +13,9 @@ import pytest
 
 from jaxglm import IRLS, Ridge, Status, families, irls
 from jaxglm.irls.blocks import Blocks
+from jaxglm.irls.data import Data
 from jaxglm.irls.many import axes_of, solve_plain_batch
 from jaxglm.irls.problem import typed
-from jaxglm.irls.solve import Data
 from jaxglm.linalg import LARGEST, small_solve
 
 G, N = 11, 40

@@ -22,10 +22,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxglm.designs import HIGHEST
+from jaxglm.irls.data import Data
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.plain import begin, iterate
 from jaxglm.irls.problem import Problem
-from jaxglm.irls.solve import Data
 from jaxglm.irls.working import working
 from jaxglm.linalg import cholesky
 

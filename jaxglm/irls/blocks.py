@@ -13,8 +13,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxglm.irls import fused
+from jaxglm.irls.data import Data
 from jaxglm.irls.options import IRLS
-from jaxglm.irls.solve import Data
 
 CACHE = 2**15  # numbers of own data in a block on a CPU, a quarter of a megabyte in float64
 MEMORY = 2**27  # the same on a GPU

@@ -183,7 +183,7 @@ def observes(problem: Problem, options: IRLS) -> bool:
 def observed_floor(problem: Problem, algebra: Algebra, state: State) -> Array:
     """The least working weight allowed, as a fraction of the expected one. Far from the optimum all of it. Near, none:
     negative weights too if the algebra can use them, until they once made the information indefinite (`cautious`)."""
-    newton = jnp.where(state.cautious, OBSERVED_FLOOR, -ANY) if algebra.squares else OBSERVED_FLOOR
+    newton = jnp.where(state.cautious | jnp.logical_not(algebra.squares), OBSERVED_FLOOR, -ANY)
     return jnp.where(state.decrement <= NEAR * state.objective, newton, 1.0).astype(problem.dtype)
 
 
@@ -273,8 +273,7 @@ def advance(problem: Problem, algebra: Algebra, options: IRLS, state: State, see
     trial = evaluate(problem, algebra, state, seen)
     accepted = trial.valid & (trial.objective <= state.objective + _slack(problem, state, trial))
     # Where observed weights, not the design, made the information indefinite, the same trial is looked at once more.
-    may_retry = observes(problem, options) and algebra.squares
-    again = accepted & trial.doubtful & ~state.cautious & may_retry
+    again = accepted & trial.doubtful & ~state.cautious & (observes(problem, options) & algebra.squares)
     accepted = accepted & ~again
     n_iterations = state.n_iterations + accepted.astype(jnp.int32)
 

@@ -17,17 +17,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxglm.aligned import placed
 from jaxglm.devices import default_device
 from jaxglm.family import Family
-from jaxglm.irls import fused, lanes
+from jaxglm.irls import fused
 from jaxglm.irls.alike import are_alike, starts_of_alike
+from jaxglm.irls.at_hand import are_traced, on_device, solve_at_hand
 from jaxglm.irls.blocks import Blocks, blocks_of, shares
+from jaxglm.irls.careful import solve_careful
+from jaxglm.irls.data import Data
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.plain import solve_plain
 from jaxglm.irls.problem import Given, typed
-from jaxglm.irls.solution import Solution, nothing, reported
-from jaxglm.irls.solve import Data, differentiate, solve_problem
+from jaxglm.irls.solution import Solution, reported
+from jaxglm.irls.solve import differentiate
 from jaxglm.links import ArrayLike
 from jaxglm.penalty import Ridge
 from jaxglm.threads import cores, in_threads
@@ -68,14 +70,14 @@ def solve_many(
     start = None if start is None else jnp.asarray(start, dtype)
     device = default_device()
     blocks = blocks_of(data, g, options, device, weights is not None)
-    if g == 0 or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((data, start))):
+    if g == 0 or are_traced(data, start):
         return solve_batch(g, options, blocks, data, start, 0)
     if device.platform == "cpu":
-        found = _solve_by_lanes(g, options, data if weights is not None else replace(data, weights=None), start, device)
+        found = solve_at_hand(g, options, data if weights is not None else replace(data, weights=None), start, device)
         if found is not None:
             if found.undecided.any():
-                return _again(g, options, blocks, data, start, 0, _on_device(found, data.X.dtype))
-            return _on_device(reported(found), data.X.dtype)
+                return _again(g, options, blocks, data, start, 0, on_device(found, data.X.dtype))
+            return on_device(reported(found), data.X.dtype)
     many = cores() > 1 and device.platform == "cpu"
     return _solve_in_windows(g, options, blocks, data, start, WINDOWS * cores() if many else 1)
 
@@ -95,34 +97,6 @@ def _solve_in_windows(g: int, options: IRLS, blocks: Blocks, data: Data, start: 
     if options.factorization == "auto" and bool(jnp.any(found.undecided)):
         return _again(g, options, blocks, data, start, 0, found)
     return _reported(found)
-
-
-def _solve_by_lanes(g: int, options: IRLS, data: Data, start: Array | None, device: Any) -> Solution | None:
-    """Solve fits whose data are at hand by lanes of a CPU, as far as these go; None where that is not possible."""
-    given = (data.X, data.y, data.weights, data.offset, data.penalty, start)
-    X, y, weights, offset, penalty, begin = (None if part is None else np.asarray(part) for part in given)
-    assert X is not None
-    assert y is not None
-    rows = lanes.Rows(X, y, weights, offset, np.zeros(g, np.int64), np.full(g, X.shape[-2]), shared=X.ndim == 2)
-    job = lanes.Job(rows, jax.tree.map(np.asarray, data.family), penalty, begin, options, X.dtype)
-    if not lanes.fits(job, rows.sizes).all() or lanes.available(job, device):
-        return None
-    found = nothing(g, rows.p, [])
-    lanes.solve(job, found, np.arange(g))
-    for factorization in ("cholesky", "orthogonal"):
-        again = np.flatnonzero(found.undecided)
-        job = replace(job, options=replace(options, factorization=factorization), careful=True)
-        if len(again) and not lanes.available(job, device):
-            lanes.solve(job, found, again)
-    return found
-
-
-def _on_device(solution: Solution, dtype: Any) -> Solution:
-    """A solution in NumPy as JAX has it."""
-
-    kinds = {"f": dtype, "i": np.int32, "b": bool}
-    there: Solution = jax.device_put(jax.tree.map(lambda leaf: placed(leaf, kinds[leaf.dtype.kind]), solution))
-    return there
 
 
 def number_of_fits(design: tuple[int, ...], rows: dict[str, tuple[int, ...]]) -> int:
@@ -154,7 +128,7 @@ def solve_batch(g: int, options: IRLS, blocks: Blocks, data: Data, start: Array 
     plain pass.
     """
     if options.factorization != "auto":
-        return reported(_in_blocks(g, blocks, data, start, first, lambda d, s: solve_problem(d.posed(s), options)))
+        return reported(_in_blocks(g, blocks, data, start, first, lambda d, s: solve_careful(d.posed(s), options)))
     found = solve_plain_batch(g, options, blocks, data, start, first)
     return found if g == 0 else solve_undecided(g, options, blocks, data, start, first, found)
 
@@ -193,7 +167,7 @@ def solve_undecided(
         place = k * few + jnp.arange(few, dtype=jnp.int32)
         index = waiting[jnp.minimum(place, g - 1)]
         part, begin = _picked(data, axes, first + index), _picked(start, start_axis, first + index)
-        solved = jax.vmap(lambda d, s: solve_problem(d.posed(s), options), in_axes=(axes, start_axis))(part, begin)
+        solved = jax.vmap(lambda d, s: solve_careful(d.posed(s), options), in_axes=(axes, start_axis))(part, begin)
         put = jnp.where((place < g) & found.undecided[index], index, g)
         return jax.tree.map(lambda old, new: old.at[put].set(new, mode="drop"), found, solved)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -56,14 +57,15 @@ class Algebra:
     coefficients back from its column of `origins` (p, k), and only the columns to `keep` (p,); `tolerance` says which
     further columns are dependent.
     normal(collected, p): X'WX and X's, without penalty.
-    squares: whether it works with the square of the design, and so with the square of its condition number.
+    squares: whether it works with the square of the design, and so with the square of its condition number; known before
+    the program runs, except of `either`.
     """
 
     collect: Callable[[Design, Array, Array], Any]
     merge: Callable[[Any, Any], Any]
     solve: Callable[..., Solved]
     normal: Callable[[Any, int], tuple[Array, Array]]
-    squares: bool
+    squares: Any
     begin: Callable[[Any], Any] | None = None
 
     def gather(self, rows: Rows | Shares, each: Callable[[Rows], tuple[Array, Array, Totals]]) -> tuple[Any, Totals]:
@@ -78,13 +80,16 @@ class Algebra:
 
     def trusts(self, factor: Factor | Small) -> Array:
         """Whether a factorization can be trusted: of a Gram matrix by its pivots, of rows unless all went wrong."""
-        return factor.smallest_pivot > (least_pivot(factor.lengths.dtype) if self.squares else -1.0)
+        return factor.smallest_pivot > self._if_squares(least_pivot(factor.lengths.dtype), -1.0)
+
+    def _if_squares(self, a: Any, b: Any) -> Any:
+        return (a if self.squares else b) if isinstance(self.squares, bool) else jnp.where(self.squares, a, b)
 
     def noise(self, factor: Factor | Small, size: Array) -> Array:
         """The length of an increment that is nothing but rounding, where `size` is the length of what was rounded."""
         epsilon = jnp.finfo(factor.lengths.dtype).eps
-        loss = jax.lax.rsqrt(jnp.where(factor.smallest_pivot > 0, factor.smallest_pivot, 1.0)) if self.squares else 1.0
-        return 4.0 * epsilon * size * loss
+        loss = jax.lax.rsqrt(jnp.where(factor.smallest_pivot > 0, factor.smallest_pivot, 1.0))
+        return 4.0 * epsilon * size * self._if_squares(loss, 1.0)
 
 
 @jax.tree_util.register_dataclass
@@ -212,3 +217,49 @@ ORTHOGONAL = Algebra(
     squares=False,
     begin=_no_triangle,
 )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Look:
+    """What is collected of some rows, as it is."""
+
+    design: Any
+    weights: Array
+    scores: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Both:
+    """What `NORMAL` or `ORTHOGONAL` has collected, and nothing of the other."""
+
+    gram: _Gram
+    upper: Array
+
+
+def either(accurate: Array) -> Algebra:
+    """`ORTHOGONAL` if it is to be `accurate` (a flag, the same for all fits that are mapped over), else `NORMAL`. A program
+    that may need both has one copy of the work on rows."""
+
+    def collected(way: Algebra, look: _Look) -> Any:
+        return way.collect(look.design, look.weights, look.scores)
+
+    def begin(shapes: _Look) -> _Both:
+        gram, rows = (jax.eval_shape(partial(collected, way), shapes) for way in (NORMAL, ORTHOGONAL))
+        return _Both(zeros(gram), _no_triangle(rows))
+
+    def merge(a: _Both, look: _Look) -> _Both:
+        return jax.lax.cond(
+            accurate,
+            lambda: replace(a, upper=ORTHOGONAL.merge(a.upper, collected(ORTHOGONAL, look))),
+            lambda: replace(a, gram=NORMAL.merge(a.gram, collected(NORMAL, look))),
+        )
+
+    def solve(both: _Both, *rest: Any) -> Solved:
+        return jax.lax.cond(accurate, lambda: ORTHOGONAL.solve(both.upper, *rest), lambda: NORMAL.solve(both.gram, *rest))
+
+    def normal(both: _Both, p: int) -> tuple[Array, Array]:
+        return jax.lax.cond(accurate, lambda: ORTHOGONAL.normal(both.upper, p), lambda: NORMAL.normal(both.gram, p))
+
+    return Algebra(_Look, merge, solve, normal, squares=~accurate, begin=begin)

@@ -19,12 +19,12 @@ from jax import Array
 from jaxglm.designs import Dense
 from jaxglm.family import Family
 from jaxglm.irls.adjusted import solve_adjusted
+from jaxglm.irls.careful import solve_careful
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.path import PathSolution, Shrinkage, largest_strength, solve_path
 from jaxglm.irls.plain import solve_plain
 from jaxglm.irls.problem import pose
 from jaxglm.irls.solution import Solution
-from jaxglm.irls.solve import solve_problem
 from jaxglm.irls.working import working
 from jaxglm.rows import Chunks, Rows, Totals, fold
 
@@ -94,7 +94,7 @@ def solve_tiles(
         problem = pose(rows, lane.family, scale, lane.penalty, lane.start, watched=not plain)
         if bias_reduction is not None:
             return solve_adjusted(problem, options, bias_reduction, lane.held)
-        return solve_plain(problem, options, arrived) if plain else solve_problem(problem, options)
+        return solve_plain(problem, options, arrived) if plain else solve_careful(problem, options)
 
     return over_blocks(fit, tiles, lanes.family, lanes)
 

@@ -19,11 +19,11 @@ from jax import Array
 from jaxglm.designs import Paired
 from jaxglm.family import Family
 from jaxglm.irls.adjusted import solve_adjusted
+from jaxglm.irls.careful import solve_careful
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.plain import solve_plain
 from jaxglm.irls.problem import pose
 from jaxglm.irls.solution import Solution
-from jaxglm.irls.solve import solve_problem
 from jaxglm.rows import Chunks, Rows
 
 NOMINAL = 2**20  # chunks that a program is traced for; how many there are is data
@@ -122,7 +122,7 @@ def solve(shape: Shape, X: Array | None, own: Array | None, rows: Any, count: Ar
     problem = pose(part, family, scale, penalty, start, watched=shape.careful)
     if shape.bias_reduction is not None:
         return solve_adjusted(problem, shape.options, shape.bias_reduction, None if held is None else held > 0)
-    return solve_problem(problem, shape.options) if shape.careful else solve_plain(problem, shape.options)
+    return solve_careful(problem, shape.options) if shape.careful else solve_plain(problem, shape.options)
 
 
 def ask(shape: Shape, X: Array | None, own: Array | None, rows: Any, count: Array, family: Family, given: Any) -> Any:
