@@ -30,14 +30,15 @@ from jaxglm.irls.seldom import by_row
 from jaxglm.packing import Stacked, owners
 from jaxglm.rows import HARMLESS
 
-FEWEST = 256  # rows that a program evaluates, and that are worth being sorted into kinds
+FEWEST = 256  # rows that a program evaluates
+MANY = 256  # rows, so many are worth being sorted into kinds
 TOGETHER = 16  # rows that are one fit to lanes
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Ends:
-    """What rows at an infinite eta add, (n,): to the unit deviance, and to Pearson's statistic per unit of weight. Nothing
+    """What rows at an infinite eta add to the unit deviance and to Pearson's statistic, each row's or a group's. Nothing
     where they are fitted perfectly, as in all families but those whose responses may lie beyond the means of their
     link."""
 
@@ -52,25 +53,25 @@ def sides(family: Family, rows: Stacked) -> np.ndarray:
 
 
 def ends(family: Family, rows: Stacked, which: np.ndarray) -> Ends:
-    """What some of the rows, flagged by `which`, add when their means are at their ends; 0 for the others."""
+    """What those rows that are flagged by `which` (n,) add to their groups, (g,), when their means are at their ends."""
     index = np.flatnonzero(which)
-    found = _of_rows(_ends, family, owners(rows)[index], rows.y[index])
-    return jax.tree.map(partial(_spread, len(which), index), found)
+    owner, weights = owners(rows)[index], rows.weights[index]
+    found = _of_rows(_ends, family, owner, rows.y[index])
+    return jax.tree.map(lambda values: _summed(rows, owner, values, weights), found)
 
 
 def log_likelihoods(family: Family, rows: Stacked, which: np.ndarray, eta: np.ndarray, dispersion: np.ndarray) -> np.ndarray:
-    """The log-likelihood of those rows that are flagged by `which` at eta (n,), 0 for others; dispersion: of the groups."""
+    """The log-likelihoods (g,) of those rows that are flagged by `which` (n,) at eta (n,); dispersion: (g,)."""
     index = np.flatnonzero(which)
     owner = owners(rows)[index]
     found = _of_rows(_log_likelihoods, family, owner, rows.y[index], eta[index], rows.weights[index], dispersion[owner])
-    return _spread(len(which), index, found)
+    return _summed(rows, owner, found)
 
 
-def _spread(n: int, index: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Values of some rows among n, 0 for the others."""
-    out = np.zeros(n)
-    out[index] = values
-    return out
+def _summed(rows: Stacked, owner: np.ndarray, values: np.ndarray, weights: np.ndarray | float = 1.0) -> np.ndarray:
+    """The sums (g,) of values of rows that have these owners; these are zero as a rule."""
+    g = len(rows.sizes)
+    return np.bincount(owner, weights * values, g) if values.any() else np.zeros(g)
 
 
 def _ends(family: Family, y: Array) -> Ends:
@@ -87,9 +88,11 @@ def _log_likelihoods(family: Family, y: Array, eta: Array, weights: Array, dispe
 
 
 def _of_rows(function: Callable[..., Any], family: Family, owner: np.ndarray, *values: np.ndarray) -> Any:
-    """`function` of each row's family and values, as NumPy arrays. owner: (n,), the rows' groups."""
+    """`function` of each row's family and values, as NumPy arrays; of many rows that are of a few kinds, it is asked once a
+    kind. owner: (n,), the rows' groups."""
     family = jax.tree.map(np.asarray, family)
-    kinds = None if any(leaf.ndim for leaf in jax.tree.leaves(family)) else _kinds(len(owner), values)
+    apart = len(owner) < MANY or any(leaf.ndim for leaf in jax.tree.leaves(family))
+    kinds = None if apart else _kinds([np.asarray(value, np.float64) for value in values])
     if kinds is None:
         return _of_each(function, family, owner, *values)
     found = _of_each(function, family, np.zeros(len(kinds.values[0]), np.int64), *kinds.values)
@@ -97,24 +100,29 @@ def _of_rows(function: Callable[..., Any], family: Family, owner: np.ndarray, *v
 
 
 @dataclass(frozen=True)
-class Kinds:
+class _Kinds:
     """Rows that are of a few kinds. values: of each kind, arrays (k,); kind: (n,), of each row."""
 
     values: list[np.ndarray]
     kind: np.ndarray
 
 
-def _kinds(n: int, values: tuple[np.ndarray, ...]) -> Kinds | None:
+def _kinds(values: list[np.ndarray]) -> _Kinds | None:
     """The kinds of rows whose values are one of two each, as those of separated rows often are; None if they are not."""
-    kind, both = np.zeros(n, np.int64), list[tuple[Any, Any]]()
+    kind, apart = np.zeros(len(values[0]), np.int64), list[tuple[Any, ...]]()
     for value in values:
-        low, high = np.min(value, initial=np.inf), np.max(value, initial=-np.inf)
+        low, high = value.min(), value.max()
+        if low == high:
+            apart.append((low,))
+            continue
         at_high = value == high
-        if n < FEWEST or not (at_high | (value == low)).all():
+        if not (at_high | (value == low)).all():
             return None
-        kind, both = 2 * kind + at_high, [*both, (low, high)]
-    made = np.array(list(itertools.product(*both)))
-    return Kinds(list(made.T), kind)
+        kind += kind
+        kind += at_high
+        apart.append((low, high))
+    made = np.array(list(itertools.product(*apart)))
+    return _Kinds(list(made.T), kind)
 
 
 def _of_each(function: Callable[..., Any], family: Family, owner: np.ndarray, *values: np.ndarray) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxglm.ends import Ends, ends, log_likelihoods
+from jaxglm.ends import ends, log_likelihoods
 from jaxglm.family import Family
 from jaxglm.irls.solution import Solution
 from jaxglm.packing import Stacked, gather, owners, reweighted, thinned
@@ -35,6 +35,22 @@ def _way(change: np.ndarray, size: np.ndarray) -> np.ndarray:
     return np.where(np.abs(change) > CANCELLED * size, np.sign(change), 0.0)
 
 
+def _ways(X: np.ndarray, direction: np.ndarray, owner: np.ndarray, change: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """`infinite_eta` of rows along the directions (g, p) of their groups, by how fast these change their etas, (n,), and the
+    largest magnitudes in their columns, (g, p)."""
+    way = np.sign(change)
+    largest = CANCELLED * np.sum(reach * np.abs(direction), axis=1)
+    doubtful = np.flatnonzero((np.abs(change) <= largest[owner]) & (way != 0))
+    way[doubtful] = infinite_eta(X[doubtful], direction[owner[doubtful]])
+    return way
+
+
+def _reach(X: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """The largest magnitude in each column of each group, (g, p)."""
+    reach: np.ndarray = np.maximum.reduceat(np.abs(X), starts)
+    return reach
+
+
 def _dot(X: np.ndarray, b: np.ndarray) -> np.ndarray:
     """X b of every row, coefficients (..., p) of its own or of all."""
     return np.einsum("...p,...p->...", X, b)
@@ -47,7 +63,7 @@ def remaining(task: Task, found: Solution, groups: np.ndarray) -> Task:
     owner, kept = owners(rows), ~found.aliased[groups]
     present, direction = rows.weights > 0, found.direction[groups]
     X = rows.X if present.all() and kept.all() else np.where(present[:, None] & kept[owner], rows.X, 0.0)
-    moved = _way(along(X, direction, owner), along(np.abs(X), np.abs(direction), owner)) != 0
+    moved = _ways(X, direction, owner, along(X, direction, owner), _reach(X, rows.starts)) != 0
     return task.subset(reweighted(rows, np.where(present & ~moved, rows.weights, 0.0), X), groups)
 
 
@@ -71,20 +87,20 @@ def put_limits(
     inner = fit(task.subset(thinned(reweighted(rows, rows.weights, X), present & ~moved), groups))
     direction = _combined(rows, owner, proofs.direction, inner.direction, moved)
     determined = proofs.determined & (inner.infinite == 0)
-    magnitude = np.abs(rows.X)
-    size = np.abs(direction) * np.maximum.reduceat(magnitude, rows.starts)
+    reach = _reach(rows.X, rows.starts)
+    size = np.abs(direction) * reach
     diverging = kept & ~determined & (size > NEGLIGIBLE * size.max(axis=1, keepdims=True))
     lost = np.isin(inner.status, (Status.STEP_FAILED, Status.INVALID_DATA))
     base = np.where(np.isnan(inner.coefficients), 0.0, inner.coefficients)
     known = 0.0 if rows.offset is None else np.where(present, rows.offset, 0.0)
     eta, change = known + along(rows.X, base, owner), along(rows.X, direction, owner)
-    way = _way(change, along(magnitude, np.abs(direction), owner))
+    way = _ways(rows.X, direction, owner, change, reach)
     push = _push(rows, eta, way, change, np.where(diverging, direction, 0.0), base)
 
     failed = found.status[groups] == Status.STEP_FAILED
     complete = inner.status == Status.NO_DATA
     family = task.subset(rows, groups).family
-    saturated = _at_the_end(family, rows, owner, moved)
+    saturated = ends(family, rows, moved)
     deviance = np.where(complete, 0.0, inner.deviance) + saturated.deviance
     dispersion, ratio = _dispersion(task.family, found.n_obs[groups] - kept.sum(axis=1), inner, saturated.chi_square)
     unknown = ~determined | ~kept
@@ -113,18 +129,12 @@ def _push(
     """How far to go along each group's direction, so that the rows that it moves arrive at their limits and the
     coefficients that diverge have their signs. eta, way, change: of every row, where it is, where it goes and how fast;
     direction: (g, p), of the coefficients that diverge; base: (g, p), from where."""
-    missing = FAR - way * eta
-    needed = np.where(way == 0, 0.0, np.maximum(missing, FAR) / np.where(way == 0, 1.0, np.abs(change)))
+    moves = way != 0
+    needed = np.divide(np.maximum(FAR - way * eta, FAR), np.abs(change), out=np.zeros(len(way)), where=moves)
     push = np.maximum.reduceat(needed, rows.starts)
     against = base * direction < 0
     turned = np.where(against, 2.0 * np.abs(base) / np.where(against, np.abs(direction), 1.0), 0.0)
     return np.minimum(np.maximum(push, turned.max(axis=1)), FARTHEST)
-
-
-def _at_the_end(family: Family, rows: Stacked, owner: np.ndarray, which: np.ndarray) -> Ends:
-    """What some of the rows add to each group, (g,), when their means are at their ends."""
-    g, weights, each = len(rows.sizes), np.where(which, rows.weights, 0.0), ends(family, rows, which)
-    return Ends(np.bincount(owner, weights * each.deviance, g), np.bincount(owner, weights * each.chi_square, g))
 
 
 def _dispersion(family: Family, degrees: np.ndarray, inner: Solution, more: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +161,7 @@ def _put_null_limits(found: Solution, groups: np.ndarray, rows: Stacked, side: n
     high = np.maximum.reduceat(np.where(present, side, -2.0), rows.starts)
     alike = (low == high) & (low != 0) & found.spans_constant[groups]
     if alike.any():
-        found.null_deviance[groups[alike]] = _at_the_end(family, rows, owner, present & alike[owner]).deviance[alike]
+        found.null_deviance[groups[alike]] = ends(family, rows, present & alike[owner]).deviance[alike]
 
 
 def _combined(rows: Stacked, owner: np.ndarray, outer: np.ndarray, inner: np.ndarray, moved: np.ndarray) -> np.ndarray:
@@ -177,4 +187,4 @@ def _log_likelihood(
         amount = present.astype(float) if family.likelihood_rows == "rows" else np.where(present, rows.weights, 0.0)
         dispersion = deviance / np.bincount(owner, amount, g)
     looked = present & (moved | unknown[owner])
-    return np.where(unknown, 0.0, stays) + np.bincount(owner, log_likelihoods(family, rows, looked, eta, dispersion), g)
+    return np.where(unknown, 0.0, stays) + log_likelihoods(family, rows, looked, eta, dispersion)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MOVED = 1e-8  # of the largest move: what is less belongs to rows that the direction leaves alone
+MOVED, MOVED_FAR = 1e-8, 1e-4  # of the largest move: what is less belongs to rows left alone, as a rule and at most
 BLIND = 1e-10  # relative singular value below which rows do not determine a combination of coefficients
 SEEN = 1e-7  # of a unit vector: a component that is less is a leftover of rounding
 LEFTOVER = 0.03  # of the largest component of a direction: what is less may be a leftover
@@ -82,20 +82,31 @@ def along(X: np.ndarray, direction: np.ndarray, owner: np.ndarray) -> np.ndarray
     """How far each row's eta goes along its group's direction, (n,). X: (n, p); direction: (g, p); owner: (n,)."""
     n, p = X.shape
     out, piece = np.empty(n), max(1, NUMBERS // p)
-    room = np.empty((min(n, piece), p))  # memory that is new is slower than the sums
+    room, ones = np.empty((min(n, piece), p)), np.ones(p)  # memory made once: to get it takes longer than the sums
     for begin in range(0, n, piece):
         part = slice(begin, begin + piece)
         spread = room[: len(owner[part])]
-        np.take(direction, owner[part], axis=0, out=spread, mode="clip")
-        np.einsum("np,np->n", X[part], spread, out=out[part])
+        np.take(direction, owner[part], axis=0, out=spread, mode="clip")  # no owner is out of range; `raise` takes a copy
+        np.dot(np.multiply(X[part], spread, out=spread), ones, out=out[part])  # einsum is slower for so few columns
     return out
 
 
-def polish(rows: Rows, direction: np.ndarray, moved: np.ndarray | None = None) -> Separated:
-    """Turn directions (g, p) that separate up to rounding into ones that do, where they do.
+def exact_proofs(rows: Rows, direction: np.ndarray) -> Separated:
+    """Turn directions (g, p) that separate up to rounding, or nearly so, into ones that do, where they do."""
+    change = np.abs(rows.change(np.where(rows.free, direction, 0.0)))
+    largest = np.maximum.reduceat(change, rows.starts)[rows.owner]
+    found = polish(rows, direction, change > MOVED * largest)
+    rest = ~found.proved
+    if rest.any():
+        inside = np.repeat(rest, rows.sizes)
+        more = polish(rows.only(rest), direction[rest], (change > MOVED_FAR * largest)[inside])
+        found.direction[rest], found.determined[rest], found.moved[inside] = more.direction, more.determined, more.moved
+    return found
 
-    moved: (n,), the rows that they move, where that is known.
-    """
+
+def polish(rows: Rows, direction: np.ndarray, moved: np.ndarray) -> Separated:
+    """Turn directions (g, p) of which it is known which rows they are to move, (n,), into ones that move these towards their
+    infinite optima, and leave the others alone, where that can be."""
     free, owner = rows.free, rows.owner
     reach = np.maximum.reduceat(np.abs(rows.X), rows.starts)
     size = np.where(free & (reach > 0), reach, 1.0)
@@ -103,9 +114,6 @@ def polish(rows: Rows, direction: np.ndarray, moved: np.ndarray | None = None) -
     np.divide(rows.X, X, out=X)
     rows = Rows(X if free.all() else np.where(free[owner], X, 0.0), rows.side, rows.sizes, free)
     start = np.where(free, direction * size, 0.0)
-    if moved is None:
-        change = np.abs(rows.change(start))
-        moved = change > MOVED * np.maximum.reduceat(change, rows.starts)[owner]
     factor = _triangles(rows.X, owner, ~moved, len(free))
     blind = _unseen(factor, free)
     exact = _without_leftovers(rows, factor, start, moved, _projected(blind, start))
@@ -122,25 +130,32 @@ def _without_leftovers(rows: Rows, factor: np.ndarray, start: np.ndarray, moved:
     """The exact directions without small components, which are leftovers of the iteration unless a direction needs them."""
     size = np.abs(exact)
     small = (size > 0) & (size <= LEFTOVER * size.max(axis=1, keepdims=True, initial=0.0))
-    where = small.any(axis=1)
-    moved, rows = moved[np.repeat(where, rows.sizes)], rows.only(where)
-    factor, start, best, free = factor[where], start[where], exact[where], rows.free.copy()
-    number, smallest_first = small[where].sum(axis=1), np.argsort(np.where(small, size, np.inf)[where], axis=1)
-    for rank in range(int(number.max(initial=0))):
+    where, sizes = small.any(axis=1), np.where(small, size, np.inf)
+    if where.any():
+        exact, part = exact.copy(), np.repeat(where, rows.sizes)
+        exact[where] = _with_fewer(rows.only(where), factor[where], start[where], moved[part], exact[where], sizes[where])
+    return exact
+
+
+def _with_fewer(
+    rows: Rows, factor: np.ndarray, start: np.ndarray, moved: np.ndarray, exact: np.ndarray, small: np.ndarray
+) -> np.ndarray:
+    """The exact directions without as many of their small components, the smallest first, as they can do without; small:
+    (g, p), the sizes of these, infinite for others."""
+    best, free, number, smallest_first = exact.copy(), rows.free.copy(), np.isfinite(small).sum(axis=1), small.argsort(axis=1)
+    for rank in range(int(number.max())):
         fewer = free.copy()
         fewer[np.arange(len(fewer)), smallest_first[:, rank]] = False
         without = _projected(_unseen(factor, fewer), start)
         good = (number > rank) & _separates(rows, moved, without)
         best[good], free[good] = without[good], fewer[good]
-    exact = exact.copy()
-    exact[where] = best
-    return exact
+    return best
 
 
 def _separates(rows: Rows, moved: np.ndarray, direction: np.ndarray) -> np.ndarray:
     """Whether directions move every moved row towards its infinite optimum, (g,); the others they cannot see."""
-    along = np.where(moved, rows.side * rows.change(direction), np.inf)
-    least = np.minimum.reduceat(along, rows.starts)
+    ahead = np.where(moved, rows.side * rows.change(direction), np.inf)
+    least = np.minimum.reduceat(ahead, rows.starts)
     return (least > 0) & np.isfinite(least) & np.isfinite(direction).all(axis=1)
 
 

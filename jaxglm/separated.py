@@ -18,7 +18,7 @@ from jaxglm.ends import sides
 from jaxglm.irls.solution import Solution, store
 from jaxglm.limits import put_limits
 from jaxglm.packing import Stacked, gather, owners, reweighted
-from jaxglm.recession import Rows, Separated, polish
+from jaxglm.recession import Rows, Separated, exact_proofs
 from jaxglm.separation import decide
 from jaxglm.status import Status
 from jaxglm.task import Task
@@ -98,7 +98,7 @@ def _prove(
         looked = replace(looked, free=looked.free & ~fixed)
         looked = _with_resisted(looked, penalty) if penalty.ndim == 3 else looked
     none = Separated.none(len(groups), len(looked.X), rows.p)
-    proofs = none if largest else polish(looked, found.direction[groups])
+    proofs = none if largest else exact_proofs(looked, found.direction[groups])
     for place in np.flatnonzero(~proofs.proved):
         inside = slice(looked.starts[place], looked.starts[place] + looked.sizes[place])
         proof = decide(looked.X[inside], looked.side[inside], looked.free[place])

@@ -7,7 +7,7 @@ rows that d does not move. A coefficient is finite exactly if those rows determi
 has a part in it. (Albert and Anderson 1984; Geyer 2009, "Likelihood inference in exponential families and directions of
 recession"; Konis 2007 for the linear programme.)
 
-The iteration finds d itself nearly always. `recession.polish` makes it exact and checks it; `decide` asks a linear programme
+The iteration finds d itself nearly always. `recession` makes it exact and checks it; `decide` asks a linear programme
 where the iteration ended without an answer.
 """
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxglm import ends, families, recession
-from jaxglm.packing import Stacked
+from jaxglm import ends, families, limits, recession
+from jaxglm.packing import Stacked, _at, thinned
 
 
 def rows_of(y, weights, sizes):
@@ -16,27 +16,44 @@ def rows_of(y, weights, sizes):
 @pytest.mark.parametrize("most_weights", [[1.0, 3.0], [1.0, 2.0, 5.0]], ids=["few kinds", "many kinds"])
 def test_rows_of_few_kinds_are_told_what_each_would_be(most_weights):
     """Whether many rows are asked once a kind or each by itself, they are told what a few rows are."""
-    rng, n = np.random.default_rng(7), 2 * ends.FEWEST
+    rng, n = np.random.default_rng(7), 2 * ends.MANY
     y, weights, eta = rng.integers(0, 2, n) * 1.0, rng.choice(most_weights, n), rng.choice([-np.inf, 1.5], n)
     which, dispersion = np.arange(n) % 7 > 0, np.ones(4)
     rows = rows_of(y, weights, [n // 4] * 4)
-    assert (ends._kinds(n, (y, weights, eta)) is not None) == (len(most_weights) == 2)
-    found = ends.log_likelihoods(families.Binomial(), rows, which, eta, dispersion)
-    side = ends.sides(families.Binomial(), rows)
+    assert (ends._kinds([y, weights, eta]) is not None) == (len(most_weights) == 2)
+    side, family = ends.sides(families.Binomial(), rows), families.Binomial()
+    together, apart = ends.log_likelihoods(family, rows, which, eta, dispersion), np.zeros(n)
     for k in range(0, n, 64):
         part = slice(k, k + 64)
-        few = rows_of(y[part], weights[part], [64])
-        np.testing.assert_array_equal(
-            found[part], ends.log_likelihoods(families.Binomial(), few, which[part], eta[part], dispersion[:1])
-        )
-        np.testing.assert_array_equal(side[part], ends.sides(families.Binomial(), few))
-    assert np.isneginf(found[which & (y == 1) & np.isneginf(eta)]).all()
-    assert not found[~which].any()
+        few = rows_of(y[part], weights[part], np.ones(64, int))
+        apart[part] = ends.log_likelihoods(family, few, which[part], eta[part], np.ones(64))
+        np.testing.assert_array_equal(side[part], ends.sides(family, few))
+    np.testing.assert_allclose(together, np.add.reduceat(apart, rows.starts), rtol=1e-12)
+    assert np.isneginf(apart[which & (y == 1) & np.isneginf(eta)]).all()
+    assert not apart[~which].any()
+
+
+def test_rows_of_whole_numbers_are_numbers():
+    y = np.arange(2 * ends.MANY) % 2
+    side = ends.sides(families.Poisson(), rows_of(y, np.ones(len(y), int), [len(y)]))
+    np.testing.assert_array_equal(side, np.where(y == 0, -1.0, 0.0))
+
+
+def test_groups_without_rows_that_add_something_add_nothing():
+    """And others what their rows do, whether many rows are looked at or few."""
+    for n in (12, 3 * ends.MANY):
+        y = np.where(np.arange(n) < n // 3, -1.5, 0.0)  # below what a log link reaches: a limit of zero is off by this much
+        rows = rows_of(y, np.full(n, 2.0), [n // 3, n // 3, n // 3])
+        found = ends.ends(families.Gaussian("log"), rows, np.arange(n) < n // 2)
+        np.testing.assert_allclose(found.deviance, [2.0 * 1.5**2 * (n // 3), 0.0, 0.0], rtol=1e-12)
+        assert (found.chi_square[1:] == 0).all()
+        at_ends = ends.ends(families.Binomial(), rows_of(np.abs(y) // 1, rows.weights, rows.sizes), np.arange(n) < n // 2)
+        np.testing.assert_array_equal([at_ends.deviance, at_ends.chi_square], np.zeros((2, 3)))
 
 
 def test_rows_with_a_missing_value_are_of_no_kind():
-    values = np.where(np.arange(2 * ends.FEWEST) == 5, np.nan, 1.0)
-    assert ends._kinds(len(values), (values,)) is None
+    values = np.where(np.arange(2 * ends.MANY) == 5, np.nan, 1.0)
+    assert ends._kinds([values]) is None
 
 
 def test_rows_go_along_the_direction_of_their_group(monkeypatch):
@@ -46,3 +63,87 @@ def test_rows_go_along_the_direction_of_their_group(monkeypatch):
     for numbers in (1, 30, 10_000):
         monkeypatch.setattr(recession, "NUMBERS", numbers)
         np.testing.assert_allclose(recession.along(X, direction, owner), np.sum(X * direction[owner], axis=1), rtol=1e-14)
+
+
+def rows_with_a_dummy(sizes, seed=9):
+    """Groups with an intercept, a number, and a dummy; where it is, all responses are 1."""
+    rng = np.random.default_rng(seed)
+    n = sum(sizes)
+    dummy = np.arange(n) % 2
+    X = np.column_stack([np.ones(n), rng.normal(size=n), dummy])
+    side = np.where((dummy == 1) | (rng.random(n) < 0.5), 1.0, -1.0)
+    return recession.Rows(X, side, np.asarray(sizes), np.ones((len(sizes), 3), bool))
+
+
+@pytest.mark.parametrize("left_over", [0.0, 1e-9, 1e-6, 1e-5])
+def test_directions_that_nearly_separate_are_made_exact(left_over):
+    """Whatever the iteration has left of other coefficients, up to a limit."""
+    rows = rows_with_a_dummy([40, 25, 60])
+    nearly = np.tile([left_over, -left_over, 3.0], (3, 1))
+    found = recession.exact_proofs(rows, nearly)
+    assert found.proved.all()
+    np.testing.assert_array_equal(found.direction[:, :2], 0.0)
+    np.testing.assert_array_equal(found.moved, rows.X[:, 2] == 1)
+    np.testing.assert_array_equal(found.determined, [[True, True, False]] * 3)
+
+
+def test_directions_that_do_not_separate_prove_nothing_and_leave_others_alone():
+    rows = rows_with_a_dummy([40, 25, 60])
+    wanted = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1e-6, 0.0, 1.0]])
+    found = recession.exact_proofs(rows, wanted)
+    np.testing.assert_array_equal(found.proved, [True, False, True])
+    assert not found.moved[40:65].any()
+    assert found.determined[1].all()
+    assert not found.direction[1].any()
+
+
+def test_components_that_a_direction_does_not_need_are_dropped():
+    """Two columns of which only one is needed, in one group of several; and a group in which both are."""
+    n = 24
+    place = np.arange(n)
+    one, both = (place % 2) * 1.0, ((place % 4) == 3) * 1.0
+    X = np.column_stack([np.ones(n), one, both])
+    side = np.where(one == 1, 1.0, np.where(place % 4 == 0, 1.0, -1.0))
+    rows = recession.Rows(np.concatenate([X, X]), np.concatenate([side, side]), np.array([n, n]), np.ones((2, 3), bool))
+    found = recession.exact_proofs(rows, np.array([[0.0, 1.0, 0.01], [0.0, 1.0, 1.0]]))
+    assert found.proved.all()
+    np.testing.assert_allclose(found.direction[0], [0.0, 1.0, 0.0], atol=1e-12)
+    assert (found.direction[1, 1:] > 0.1).all()
+
+
+def test_where_a_direction_takes_rows_is_told_by_exact_sums_where_rounding_could_matter():
+    rng = np.random.default_rng(11)
+    sizes = np.array([30, 50])
+    X, owner = rng.normal(size=(80, 3)), np.repeat([0, 1], sizes)
+    direction = np.array([[1.0, -1.0, 0.0], [1e-3, 2.0, -3.0]])
+    X[:10, 1] = X[:10, 0] * (1 + 1e-15)  # nothing but rounding is left of these
+    X[40:45] = 0.0
+    reach = limits._reach(X, np.array([0, 30]))
+    way = limits._ways(X, direction, owner, recession.along(X, direction, owner), reach)
+    np.testing.assert_array_equal(way, [limits.infinite_eta(row, direction[k]) for row, k in zip(X, owner, strict=True)])
+    assert not way[:10].any()
+    assert not way[40:45].any()
+    assert (way != 0).sum() == 65
+
+
+@pytest.mark.parametrize("offset", [None, np.arange(9.0)])
+def test_tables_are_thinned_to_some_of_their_rows(offset):
+    sizes = np.array([2, 3, 4])
+    X = np.arange(18.0).reshape(9, 2)
+    table = Stacked(X, np.arange(9.0), np.arange(9.0) + 1.0, offset, None, np.cumsum(sizes) - sizes, sizes)
+    which = np.array([1, 0, 0, 0, 0, 1, 1, 0, 1], bool)
+    for flags, left in ((which, [1, 0, 3]), (which & (np.arange(9) < 2), [1, 0, 0]), (np.zeros(9, bool), [0, 0, 0])):
+        fewer = thinned(table, flags)
+        np.testing.assert_array_equal(fewer.sizes, left)
+        np.testing.assert_array_equal(fewer.X, X[flags])
+        np.testing.assert_array_equal(fewer.weights, table.weights[flags])
+        assert fewer.offset is None if offset is None else (fewer.offset == offset[flags]).all()
+        for k in np.flatnonzero(fewer.sizes):
+            np.testing.assert_array_equal(fewer.y[fewer.starts[k]] // 1, table.y[flags & (np.repeat([0, 1, 2], sizes) == k)][0])
+
+
+def test_rows_are_taken_from_any_order_of_memory():
+    X = np.arange(12.0).reshape(4, 3)
+    for laid in (X, np.asfortranarray(X), np.repeat(X, 2, axis=1)[:, ::2]):
+        for index in (np.array([2, 0]), np.array([[3, 1], [0, 0]])):
+            np.testing.assert_array_equal(_at(laid, index), X[index])
