@@ -24,6 +24,7 @@ LIBRARIES: tuple[Library, ...] = (
     jaxglm_solver.LIBRARY,
     jaxglm_fit.LIBRARY,
     jaxglm_fit.LOOSE,
+    jaxglm_fit.GOOD,
     naive_jax.LIBRARY,
     native.LIBRARY,
     statsmodels.LIBRARY,
