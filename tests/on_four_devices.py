@@ -53,6 +53,16 @@ for k in range(DEVICES):
     np.testing.assert_allclose(np.asarray(found.coefficients)[part], own.coefficients, rtol=1e-11, atol=1e-14)
 print("a separated group stops its shard only")
 
+# What is called with arrays of another device is solved there, and what is spread over devices stays so.
+second = jax.devices()[1]
+moved = jax.device_put((jnp.asarray(X), jnp.asarray(y)), second)
+many = irls.solve_many(*moved, families.Binomial())
+one = irls.solve(moved[0][0], moved[1][0], families.Binomial())
+assert many.coefficients.devices() == one.coefficients.devices() == {second}
+np.testing.assert_allclose(one.coefficients, many.coefficients[0], rtol=1e-9)
+np.testing.assert_array_equal(irls.solve_many(*there, families.Binomial()).status, found.status)
+print("arrays are fitted where they lie")
+
 # Threads compute where their caller does.
 with jax.default_device(jax.devices()[2]):
     places = list(in_threads(lambda _: jnp.zeros(1).devices().pop().id, [0, 1, 2, 3]))

@@ -26,6 +26,7 @@ def said(environment):
         "the fits are the same",
         "the shards exchange nothing",
         "a separated group stops its shard only",
+        "arrays are fitted where they lie",
         "threads stay on the device",
     ],
 )

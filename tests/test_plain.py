@@ -121,6 +121,16 @@ def test_a_separated_fit_is_never_taken_for_converged():
         assert np.asarray(fast.undecided).all(), link
 
 
+def test_where_the_first_system_cannot_be_trusted_no_step_is_taken():
+    """And the rows are looked at where they are cheap: at zero, not where a singular system leads."""
+    X = XS.copy()
+    X[:, :, 2] = X[:, :, 1] * (1.0 + 1e-14)
+    fast = plain(X, RESPONSES["binomial"], families.Binomial(), weights=np.ones((G, N)))
+    assert np.asarray(fast.undecided).all()
+    np.testing.assert_array_equal(fast.n_iterations, 0)
+    np.testing.assert_allclose(fast.deviance, 2.0 * N * np.log(2.0), rtol=1e-12)
+
+
 def test_nothing_but_stragglers():
     X, y, weights = spoiled()
     alone = solved(X, y, weights, "logit")

@@ -1,9 +1,14 @@
 """Fits whose data are at hand, not traced: by lanes of a CPU, whose kernels are made in a fraction of the time that programs
-of XLA take, and serve any number of rows."""
+of XLA take, and serve any number of rows.
+
+Lanes read arrays where they lie, so these have to lie in the memory of this process, and be the right ones: shapes are checked
+before, and whatever lies on another device stays there, and is worked on there.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,12 +16,13 @@ import numpy as np
 from jax import Array
 
 from jaxglm.aligned import placed
+from jaxglm.devices import default_device
 from jaxglm.irls import lanes
 from jaxglm.irls.data import Data
 from jaxglm.irls.options import IRLS
 from jaxglm.irls.solution import Solution, nothing, reported
 
-LARGEST = 2**16  # numbers of the design of one fit; in more, one lane alone is too slow
+MOST = 2**16  # numbers of the design of one fit; in more, one lane alone is too slow
 
 
 def are_traced(*trees: Any) -> bool:
@@ -24,9 +30,18 @@ def are_traced(*trees: Any) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
-def solve_at_hand(g: int, options: IRLS, data: Data, start: Array | None, device: Any) -> Solution | None:
-    """Solve g fits, as far as lanes go: what they cannot do is left `undecided`. None where they are not for these fits at
-    all. NumPy out."""
+def lie_on(device: Any, *trees: Any) -> bool:
+    """Whether all arrays among these lie on this device alone."""
+    return all(leaf.devices() == {device} for leaf in jax.tree.leaves(trees))
+
+
+def solve_at_hand(g: int, options: IRLS, data: Data, start: Array | None, weighted: bool) -> Solution | None:
+    """Solve g fits, as far as lanes go: what they cannot do is left `undecided`. None where lanes can make none of them.
+    weighted: whether weights are other than ones. NumPy out."""
+    device, numbers = default_device(), all(leaf.ndim < 2 for leaf in jax.tree.leaves(data.family))
+    if device.platform != "cpu" or data.own is not None or not numbers or not lie_on(device, data, start):
+        return None
+    data = data if weighted else replace(data, weights=None)
     given = (data.X, data.y, data.weights, data.offset, data.penalty, start)
     X, y, weights, offset, penalty, begin = (None if part is None else np.asarray(part) for part in given)
     assert X is not None
@@ -38,26 +53,36 @@ def solve_at_hand(g: int, options: IRLS, data: Data, start: Array | None, device
     found = nothing(g, rows.p, [])
     lanes.solve(job, found, np.arange(g))
     for factorization in ("cholesky", "orthogonal"):
-        again = np.flatnonzero(found.undecided)
+        # Where not even one step was taken, normal equations could not be trusted.
+        again = np.flatnonzero(found.undecided & ((factorization == "orthogonal") | (found.n_iterations > 0)))
         job = replace(job, options=replace(options, factorization=factorization), careful=True)
         if len(again) and not lanes.available(job, device):
             lanes.solve(job, found, again)
     return found
 
 
-def solve_one_at_hand(options: IRLS, data: Data, start: Array | None, device: Any) -> Solution | None:
+def solve_one_at_hand(options: IRLS, data: Data, start: Array | None, weighted: bool) -> Solution | None:
     """Solve one fit that is not large, None where lanes do not decide it. NumPy out."""
-    if data.X.size > LARGEST:
+    if data.X.size > MOST or any(leaf.ndim for leaf in jax.tree.leaves(data.family)):
         return None
-    penalty = None if data.penalty is None else np.asarray(data.penalty)[None]
-    one = replace(data, X=np.asarray(data.X)[None], penalty=penalty)
-    found = solve_at_hand(1, options, one, start, device)
+    penalty = None if data.penalty is None else data.penalty[None]
+    found = solve_at_hand(1, options, replace(data, X=data.X[None], penalty=penalty), start, weighted)
     return None if found is None or found.undecided[0] else jax.tree.map(lambda leaf: leaf[0], reported(found))
 
 
 def on_device(solution: Solution, dtype: Any) -> Solution:
-    """A solution in NumPy as JAX has it."""
-
-    kinds = {"f": dtype, "i": np.int32, "b": bool}
-    there: Solution = jax.device_put(jax.tree.map(lambda leaf: placed(leaf, kinds[leaf.dtype.kind]), solution))
+    """Solutions in NumPy as JAX has them, not copied where they have the right type."""
+    there: Solution = jax.device_put(jax.tree.map(lambda leaf: placed(leaf, _as_in_jax(leaf, dtype)), solution))
     return there
+
+
+@partial(jax.jit, static_argnums=1)  # many times faster than putting one small array there after the other
+def one_on_device(solution: Solution, dtype: Any) -> Solution:
+    """One solution in NumPy as JAX has it."""
+    there: Solution = jax.tree.map(lambda leaf: leaf.astype(_as_in_jax(leaf, dtype)), solution)
+    return there
+
+
+def _as_in_jax(leaf: Any, dtype: Any) -> Any:
+    """The type of a solution's numbers, where the floating-point ones are of this type."""
+    return {"f": dtype, "i": np.int32, "b": bool}[leaf.dtype.kind]

@@ -1,7 +1,7 @@
 """The careful way: every step is judged before it is taken, and what normal equations cannot tell is asked of orthogonal
 factorization.
 
-`irls.loop` holds the steps, `irls.normal` the two ways to an increment; here it is decided which of them a fit goes.
+`irls.loop` holds the steps, `irls.normal` the two ways to an increment; here it is decided which of the two a fit goes by.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def solve_careful(problem: Problem, options: IRLS) -> Solution:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _Tried:
-    """How often a fit has been tried, and what was found."""
+    """How often a fit has been tried, and what was found the last time: before the first, nothing but that it is undecided."""
 
     times: Array
     solution: Solution

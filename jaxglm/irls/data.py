@@ -1,4 +1,4 @@
-"""What fits are made from, as arrays of one floating-point type, and the problem that it poses."""
+"""What fits are made from, as arrays of one floating-point type, and the problem that these pose."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Data:
     (p, p), family.
 
     own: (n,), a last column that is this fit's own; shared: whether X is that of many fits, which then share its work. All that
-    goes by rows has an axis of chunks before them where there are many (`in_chunks`).
+    goes by rows has an axis of chunks before it where there are many rows (`in_chunks`).
     """
 
     X: Any
@@ -44,6 +44,8 @@ class Data:
     def problem(self, start: Array | None = None, plain: bool = False) -> Problem:
         """The problem that these data pose. plain: for `irls.plain`; X is taken as it is, without scaling and without a look
         for values that are not finite, and nobody watches for separation."""
+        if self.y.shape[-1] == 0:
+            return self._with_absent_row().problem(start, plain)
         if plain:
             return self._plain_problem(start)
         columns, scale, broken = standardize(jnp.swapaxes(self.X, -1, -2))
@@ -54,6 +56,12 @@ class Data:
             broken |= own_broken
         rows = Rows(design, self.y, self.weights, self.offset, self._chunks()).prepared(self.family, broken)
         return pose(rows, self.family, scale, self.penalty, start)
+
+    def _with_absent_row(self) -> Data:
+        """The same without rows and with a row that is not there: of no rows at all there is no largest value."""
+        fields = {name: getattr(self, name) for name in ("X", "y", "weights", "offset", "own")}
+        rows = {name: jnp.zeros((1, *v.shape[1:]), v.dtype) for name, v in fields.items() if v is not None}
+        return replace(self, **rows)  # type: ignore[arg-type]
 
     def _plain_problem(self, start: Array | None) -> Problem:
         shared = Shared.of(self.X.T) if self.shared else None
@@ -78,7 +86,7 @@ class Data:
         return None if self.X.ndim == 2 else Chunks(jnp.zeros((), jnp.int32), jnp.asarray(len(self.X), jnp.int32))
 
     def posed(self, start: Array | None = None, plain: bool = False) -> Problem:
-        """The same, as it is fitted best: with many rows in chunks."""
+        """The `problem` that these data pose, as it is fitted best: with many rows in chunks."""
         return self.in_chunks().problem(start, plain)
 
     def in_chunks(self) -> Data:

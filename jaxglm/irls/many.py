@@ -68,16 +68,16 @@ def solve_many(
     strength = None if penalty is None else penalty.of_many(g, shape[-1], dtype)
     data = Data(given.X, given.y, given.weights, given.offset, strength, typed(family, dtype), shared=shares(shape))
     start = None if start is None else jnp.asarray(start, dtype)
+    _check_shapes(g, shape[-1], data.family, start)
     device = default_device()
     blocks = blocks_of(data, g, options, device, weights is not None)
     if g == 0 or are_traced(data, start):
         return solve_batch(g, options, blocks, data, start, 0)
-    if device.platform == "cpu":
-        found = solve_at_hand(g, options, data if weights is not None else replace(data, weights=None), start, device)
-        if found is not None:
-            if found.undecided.any():
-                return _again(g, options, blocks, data, start, 0, on_device(found, data.X.dtype))
-            return on_device(reported(found), data.X.dtype)
+    found = solve_at_hand(g, options, data, start, weights is not None)
+    if found is not None:
+        if found.undecided.any():
+            return _again(g, options, blocks, data, start, 0, on_device(found, data.X.dtype))
+        return on_device(reported(found), data.X.dtype)
     many = cores() > 1 and device.platform == "cpu"
     return _solve_in_windows(g, options, blocks, data, start, WINDOWS * cores() if many else 1)
 
@@ -97,6 +97,16 @@ def _solve_in_windows(g: int, options: IRLS, blocks: Blocks, data: Data, start: 
     if options.factorization == "auto" and bool(jnp.any(found.undecided)):
         return _again(g, options, blocks, data, start, 0, found)
     return _reported(found)
+
+
+def _check_shapes(g: int, p: int, family: Family, start: Array | None) -> None:
+    """Raises ValueError for a start or a family's parameter that is not for g fits of p coefficients."""
+    if start is not None and start.shape not in ((p,), (g, p)):
+        raise ValueError(f"start must have shape ({p},) or ({g}, {p}), one for each column of X, not {start.shape}")
+    for leaf in jax.tree.leaves(family):
+        if leaf.ndim and len(leaf) != g:
+            wanted = f"must be a number or have shape ({g},), one for each fit"
+            raise ValueError(f"a parameter of {family.name} {wanted}, not {leaf.shape}")
 
 
 def number_of_fits(design: tuple[int, ...], rows: dict[str, tuple[int, ...]]) -> int:

@@ -1,9 +1,10 @@
 """Ways to the increment: normal equations and orthogonal factorization.
 
-All take the rows chunk by chunk, collect something small, and then solve weighted least-squares problems that share
+All take the rows chunk by chunk, add them up to something small, and then solve weighted least-squares problems that share
 their weights and differ in their right-hand sides, which are given as scores. `NORMAL` collects the Gram matrix and the
 scores, and so does `PLAIN`, which solves small systems faster, and a larger one that is known on the host; `ORTHOGONAL`
 collects the triangular factor of the weighted rows, which is slower and keeps its accuracy where the Gram matrix has lost it.
+`either` is one of these two, which is told when the program runs.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Algebra:
     """One way of solving.
 
     collect(design, weights, scores): from working weights (n,) and right-hand sides as scores (k, n); merge(a, b): adds what
-    was collected of more rows; begin(shapes): what to add it to first, None where that is zeros of these shapes.
+    was collected of more rows to a sum; begin(shapes): the sum of no rows, None where that is zeros of these shapes, and
+    what is collected of some rows is a sum as well.
     solve(collected, penalty, origins, keep, tolerance): with a penalty (p,) or (p, p), which pulls each right-hand side's
     coefficients back from its column of `origins` (p, k), and only the columns to `keep` (p,); `tolerance` says which
     further columns are dependent.
@@ -65,7 +67,7 @@ class Algebra:
     merge: Callable[[Any, Any], Any]
     solve: Callable[..., Solved]
     normal: Callable[[Any, int], tuple[Array, Array]]
-    squares: Any
+    squares: bool | Array
     begin: Callable[[Any], Any] | None = None
 
     def gather(self, rows: Rows | Shares, each: Callable[[Rows], tuple[Array, Array, Totals]]) -> tuple[Any, Totals]:
@@ -240,7 +242,7 @@ class _Both:
 
 def either(accurate: Array) -> Algebra:
     """`ORTHOGONAL` if it is to be `accurate` (a flag, the same for all fits that are mapped over), else `NORMAL`. A program
-    that may need both has one copy of the work on rows."""
+    that may need both has one copy of the work on rows. Not for `Shares`, whose sums it cannot add to each other."""
 
     def collected(way: Algebra, look: _Look) -> Any:
         return way.collect(look.design, look.weights, look.scores)

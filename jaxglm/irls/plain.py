@@ -137,7 +137,7 @@ def _begun(problem: Problem, coefficients: Array, trusted: Array) -> Reached:
     zero = jnp.zeros((), problem.dtype)
     return Reached(
         running=problem.sound & (problem.n_obs > 0) & trusted,
-        coefficients=jnp.where(trusted, coefficients, 0.0),  # far away, a block would have to look closely at its rows
+        coefficients=jnp.where(trusted, coefficients, 0.0),  # a singular system leads far, where rows are looked at with care
         decrement=zero + jnp.inf,
         chi_square=zero,
         n_iterations=jnp.zeros((), jnp.int32),

@@ -324,7 +324,7 @@ def conclude(problem: Problem, algebra: Algebra, options: IRLS, state: State) ->
         status=state.status,
         method=jnp.full_like(state.status, Method.IRLS),
         infinite=jnp.where(diverging, jnp.sign(state.step), 0.0).astype(jnp.int32),
-        aliased=~keep,
+        aliased=~keep & (problem.n_obs > 0),
         direction=jnp.where(separated, state.step / problem.scale, 0.0),
         undecided=state.doubtful,
     )

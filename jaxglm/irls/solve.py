@@ -1,8 +1,11 @@
 """One fit, as a pure function.
 
-`solve` composes with `jit`, `vmap`, `grad` and `shard_map`; its arithmetic has the floating-point type of X. Its
-derivatives come from the implicit function theorem: at the optimum the score is zero whatever the data, so a change of
-the data moves the coefficients by the inverse of the observed information times the change of the score. Nothing is
+`solve` composes with `jit`, `vmap`, `grad` and `shard_map` (with `check_vma=False`); its arithmetic has the floating-point
+type of X. There are two ways: what is traced becomes a program of XLA, and a small fit whose arrays are at hand goes through
+lanes of a CPU (`irls.at_hand`), whose kernels take less time to compile.
+
+Derivatives come from the implicit function theorem: at the optimum the score is zero whatever the data, so a change of the
+data moves the coefficients by the inverse of the observed information times the change of the score. Nothing is
 differentiated through the iteration, and the deviance, the covariance and the rest follow from the coefficients.
 """
 
@@ -17,9 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxglm.devices import default_device
 from jaxglm.family import Family
-from jaxglm.irls.at_hand import are_traced, on_device, solve_one_at_hand
+from jaxglm.irls.at_hand import are_traced, one_on_device, solve_one_at_hand
 from jaxglm.irls.careful import solve_careful
 from jaxglm.irls.data import Data, gather_data
 from jaxglm.irls.loop import start_eta
@@ -53,7 +55,9 @@ def solve(
     """Fit one generalized linear model.
 
     X: (n, p); y: (n,); weights: prior weights (n,), zero where a row is not there; offset: (n,), added to eta;
-    penalty: `Ridge`; start: coefficients (p,) to start from. Returns a `Solution`; never raises because of values.
+    penalty: `Ridge`; start: coefficients (p,) to start from. Returns a `Solution`; never raises because of values. A small
+    fit that is not traced is made by the kernels for CPUs, where there are some: its numbers are those of the program that is
+    traced up to rounding, but it may take a step less.
     Derivatives with respect to X, y, weights, offset, the penalty and the family's parameters are exact at the optimum,
     of any order and in both modes; entries that are NaN (aliased coefficients) have no derivative.
 
@@ -66,12 +70,8 @@ def solve(
     """
     data = gather_data(X, y, family, weights, offset, penalty)
     start = None if start is None else _coefficients("start", start, data)
-    device = default_device()
-    if device.platform == "cpu" and not are_traced(data, start):
-        found = solve_one_at_hand(options, data if weights is not None else replace(data, weights=None), start, device)
-        if found is not None:
-            return on_device(found, data.X.dtype)
-    return solve_data(options, data, start)
+    found = None if are_traced(data, start) else solve_one_at_hand(options, data, start, weights is not None)
+    return one_on_device(found, data.X.dtype) if found is not None else solve_data(options, data, start)
 
 
 @partial(jax.jit, static_argnums=0)  # a second call does not compile again; transformations see through it

@@ -43,6 +43,8 @@ def available(job: Job, device: Any) -> str | None:
 def _unfit(job: Job, device: Any) -> str | None:
     if device.platform != "cpu":
         return f"they are for CPUs, not {device.platform}"
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        return "JAX is told not to compile"
     if importlib.util.find_spec("llvmlite") is None:
         return "llvmlite is not installed"
     most = MOST_COLUMNS[job.options.factorization] if job.one is None else MOST_ASKED

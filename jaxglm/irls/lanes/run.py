@@ -279,4 +279,4 @@ def _in_chunks(X: np.ndarray, shape: Shape) -> np.ndarray:
     out = np.zeros((count * shape.chunk, X.shape[1]), np.dtype(shape.dtype))
     with np.errstate(over="ignore"):
         out[: len(X)] = X
-    return np.ascontiguousarray(np.swapaxes(out.reshape(count, shape.chunk, -1), 1, 2))
+    return np.ascontiguousarray(np.swapaxes(out.reshape(count, shape.chunk, X.shape[1]), 1, 2))
