@@ -42,7 +42,7 @@ class Verdict:
 
 
 def faster(problem: str, ours: str, theirs: str) -> Value:
-    """How many times faster one library is than another."""
+    """How many times faster one library is than another, in proportion to the fits that each of them does."""
 
     def value(results: Results) -> float | None:
         a, b = results.find(problem, ours), results.find(problem, theirs)

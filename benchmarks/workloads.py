@@ -5,7 +5,7 @@
 | grouped_logistic | 10,000 x 200 x 8 | a model for each group, each with a design of its own |
 | grouped_poisson | 100,000 x 50 x 4 | many small groups, with an exposure |
 | ragged_logistic | 100,000 groups of 7 to 2,000 rows x 6 | what tables look like: 1% separated, 1% rank-deficient |
-| ragged_logistic_clean | the same | the same without these |
+| ragged_logistic_clean | the same | the same without these, for libraries that stop at them or wait for them |
 | million_gaussian, million_logistic | 1,000,000 x 100 x 4 | as many groups as anyone has published a time for |
 | shared_nb, shared_nb_common | 20,000 (GPU: 1,000,000) x 48 x 6 | genes: counts with a theta each, or one for all |
 | bootstrap | 10,000 x 1,000 x 10 | replicates: one data set, multinomial weights |

@@ -30,15 +30,15 @@ from jaxglm.irls.seldom import by_row
 from jaxglm.packing import Stacked, owners
 from jaxglm.rows import HARMLESS
 
-FEWEST = 256  # rows that a program evaluates
-MANY = 256  # rows, so many are worth being sorted into kinds
+FEWEST = 256  # rows that a program evaluates, at least
+MANY = 256  # rows, from which on it is worth sorting them into kinds
 TOGETHER = 16  # rows that are one fit to lanes
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Ends:
-    """What rows at an infinite eta add to the unit deviance and to Pearson's statistic, each row's or a group's. Nothing
+    """What rows at an infinite eta add to the deviance and to Pearson's statistic, (n,) of rows or (g,) of groups. Nothing
     where they are fitted perfectly, as in all families but those whose responses may lie beyond the means of their
     link."""
 

@@ -46,6 +46,7 @@ from jaxglm.irls.blocks import Blocks, blocks_of, shares
 from jaxglm.irls.data import Data
 from jaxglm.irls.many import solve_batch, solve_plain_batch
 from jaxglm.irls.options import IRLS
+from jaxglm.irls.plain import began
 from jaxglm.irls.problem import typed
 from jaxglm.irls.ragged import Lanes, solve_tiles
 from jaxglm.irls.solution import Solution, nothing, reported, store
@@ -93,8 +94,7 @@ def fit(task: Task, progress: Progress | None = None, plain: bool = True, limits
             if len(rest):
                 (_plain_crossed if isinstance(task.source, Crossed) else _plain)(task, found, rest, progress)
             undecided = groups[found.undecided[groups]]
-            # Where not even one step was taken, normal equations could not be trusted.
-            tried = undecided[(found.n_iterations[undecided] > 0) | (task.dtype != np.float64)]
+            tried = undecided[began(found)[undecided] | (task.dtype != np.float64)]
             _carefully(task, found, undecided, tried)
         else:
             _carefully(task, found, groups, groups)

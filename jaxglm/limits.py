@@ -15,7 +15,7 @@ from jaxglm.ends import ends, log_likelihoods
 from jaxglm.family import Family
 from jaxglm.irls.solution import Solution
 from jaxglm.packing import Stacked, gather, owners, reweighted, thinned
-from jaxglm.recession import Separated, along
+from jaxglm.recession import Separated, along, reach_of
 from jaxglm.status import Status
 from jaxglm.task import Task
 
@@ -27,15 +27,11 @@ CANCELLED = 1e-10  # a sum this small beside its terms is zero
 
 def infinite_eta(X: np.ndarray, direction: np.ndarray) -> np.ndarray:
     """-1, 0 or 1 for each row: where the direction (..., p) takes its eta. X: (..., p)."""
-    return _way(_dot(X, direction), _dot(np.abs(X), np.abs(direction)))
-
-
-def _way(change: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """The sign of sums, zero where they are nothing but rounding of terms of this size."""
+    change, size = (np.einsum("...p,...p->...", *each) for each in ((X, direction), (np.abs(X), np.abs(direction))))
     return np.where(np.abs(change) > CANCELLED * size, np.sign(change), 0.0)
 
 
-def _ways(X: np.ndarray, direction: np.ndarray, owner: np.ndarray, change: np.ndarray, reach: np.ndarray) -> np.ndarray:
+def _ends_of(X: np.ndarray, direction: np.ndarray, owner: np.ndarray, change: np.ndarray, reach: np.ndarray) -> np.ndarray:
     """`infinite_eta` of rows along the directions (g, p) of their groups, by how fast these change their etas, (n,), and the
     largest magnitudes in their columns, (g, p)."""
     way = np.sign(change)
@@ -45,17 +41,6 @@ def _ways(X: np.ndarray, direction: np.ndarray, owner: np.ndarray, change: np.nd
     return way
 
 
-def _reach(X: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """The largest magnitude in each column of each group, (g, p)."""
-    reach: np.ndarray = np.maximum.reduceat(np.abs(X), starts)
-    return reach
-
-
-def _dot(X: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """X b of every row, coefficients (..., p) of its own or of all."""
-    return np.einsum("...p,...p->...", X, b)
-
-
 def remaining(task: Task, found: Solution, groups: np.ndarray) -> Task:
     """The task of fitting what the directions of separated groups leave alone: the rows that they do not move, and the columns
     that are not aliased."""
@@ -63,7 +48,7 @@ def remaining(task: Task, found: Solution, groups: np.ndarray) -> Task:
     owner, kept = owners(rows), ~found.aliased[groups]
     present, direction = rows.weights > 0, found.direction[groups]
     X = rows.X if present.all() and kept.all() else np.where(present[:, None] & kept[owner], rows.X, 0.0)
-    moved = _ways(X, direction, owner, along(X, direction, owner), _reach(X, rows.starts)) != 0
+    moved = _ends_of(X, direction, owner, along(X, direction, owner), reach_of(X, rows.starts)) != 0
     return task.subset(reweighted(rows, np.where(present & ~moved, rows.weights, 0.0), X), groups)
 
 
@@ -87,14 +72,14 @@ def put_limits(
     inner = fit(task.subset(thinned(reweighted(rows, rows.weights, X), present & ~moved), groups))
     direction = _combined(rows, owner, proofs.direction, inner.direction, moved)
     determined = proofs.determined & (inner.infinite == 0)
-    reach = _reach(rows.X, rows.starts)
+    reach = reach_of(rows.X, rows.starts)
     size = np.abs(direction) * reach
     diverging = kept & ~determined & (size > NEGLIGIBLE * size.max(axis=1, keepdims=True))
     lost = np.isin(inner.status, (Status.STEP_FAILED, Status.INVALID_DATA))
     base = np.where(np.isnan(inner.coefficients), 0.0, inner.coefficients)
     known = 0.0 if rows.offset is None else np.where(present, rows.offset, 0.0)
     eta, change = known + along(rows.X, base, owner), along(rows.X, direction, owner)
-    way = _ways(rows.X, direction, owner, change, reach)
+    way = _ends_of(rows.X, direction, owner, change, reach)
     push = _push(rows, eta, way, change, np.where(diverging, direction, 0.0), base)
 
     failed = found.status[groups] == Status.STEP_FAILED

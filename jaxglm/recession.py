@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MOVED, MOVED_FAR = 1e-8, 1e-4  # of the largest move: what is less belongs to rows left alone, as a rule and at most
+MOVED, MOVED_FAR = 1e-8, 1e-4  # of the largest move: what is less belongs to rows left alone; where that proves nothing, then
 BLIND = 1e-10  # relative singular value below which rows do not determine a combination of coefficients
 SEEN = 1e-7  # of a unit vector: a component that is less is a leftover of rounding
 LEFTOVER = 0.03  # of the largest component of a direction: what is less may be a leftover
@@ -92,23 +92,31 @@ def along(X: np.ndarray, direction: np.ndarray, owner: np.ndarray) -> np.ndarray
 
 
 def exact_proofs(rows: Rows, direction: np.ndarray) -> Separated:
-    """Turn directions (g, p) that separate up to rounding, or nearly so, into ones that do, where they do."""
+    """Turn directions (g, p) that separate up to rounding, or nearly so, into ones that do, where they do. Which rows they move
+    is told by how far they do; where that proves nothing, once more with more rows left alone."""
     change = np.abs(rows.change(np.where(rows.free, direction, 0.0)))
     largest = np.maximum.reduceat(change, rows.starts)[rows.owner]
-    found = polish(rows, direction, change > MOVED * largest)
-    rest = ~found.proved
+    moved, moved_far = change > MOVED * largest, change > MOVED_FAR * largest
+    found = polish(rows, direction, moved)
+    rest = ~found.proved & np.logical_or.reduceat(moved != moved_far, rows.starts)
     if rest.any():
         inside = np.repeat(rest, rows.sizes)
-        more = polish(rows.only(rest), direction[rest], (change > MOVED_FAR * largest)[inside])
+        more = polish(rows.only(rest), direction[rest], moved_far[inside])
         found.direction[rest], found.determined[rest], found.moved[inside] = more.direction, more.determined, more.moved
     return found
+
+
+def reach_of(X: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """The largest magnitude in each column of each group, (g, p)."""
+    reach: np.ndarray = np.maximum.reduceat(np.abs(X), starts)
+    return reach
 
 
 def polish(rows: Rows, direction: np.ndarray, moved: np.ndarray) -> Separated:
     """Turn directions (g, p) of which it is known which rows they are to move, (n,), into ones that move these towards their
     infinite optima, and leave the others alone, where that can be."""
     free, owner = rows.free, rows.owner
-    reach = np.maximum.reduceat(np.abs(rows.X), rows.starts)
+    reach = reach_of(rows.X, rows.starts)
     size = np.where(free & (reach > 0), reach, 1.0)
     X = np.take(size, owner, axis=0)
     np.divide(rows.X, X, out=X)

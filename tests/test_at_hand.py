@@ -1,5 +1,6 @@
 """`irls.solve` and `solve_many` of arrays that are at hand: the same as in a program, whichever way they go."""
 
+import logging
 import sys
 
 import jax
@@ -11,7 +12,7 @@ from jaxglm.irls import at_hand, data
 
 MODULE = sys.modules["jaxglm.irls.solve"]  # its name is that of its function
 NUMBERS = ("coefficients", "covariance", "deviance", "null_deviance", "log_likelihood", "dispersion")
-BY_A_PROGRAM = ("a matrix", "theta of each row", "orthogonal", "many columns")  # whether lanes are there or not
+BY_A_PROGRAM = ("a matrix", "orthogonal", "many columns")  # whether lanes are there or not
 EXACT = ("spans_constant", "status", "rank", "n_obs", "aliased", "infinite", "undecided", "method")
 
 
@@ -19,6 +20,10 @@ EXACT = ("spans_constant", "status", "rank", "n_obs", "aliased", "infinite", "un
 def double():
     with jax.enable_x64(True):
         yield
+
+
+def refused(*arguments):
+    raise AssertionError("this is not to be called")
 
 
 def rows(n=40, seed=0):
@@ -45,7 +50,6 @@ def cases():
         "ridge": (X, binary, binomial, {"penalty": Ridge([0.0, 1.0, 2.0])}),
         "a matrix": (X, binary, binomial, {"penalty": Ridge(0.0, matrix=np.diag([0.0, 1.0, 2.0]))}),
         "start": (X, binary, binomial, {"start": np.array([0.1, 0.2, 0.0])}),
-        "theta of each row": (X, counts, families.NegativeBinomial(np.linspace(1.0, 5.0, 40)), {}),
         "hidden": (hidden["X"], hidden["y"], poisson, {"weights": hidden["weights"]}),
         "infinite": (np.where(np.arange(120).reshape(40, 3) == 70, np.inf, X), counts, poisson, {}),
         "no rows": (X[:0], counts[:0], poisson, {}),
@@ -70,7 +74,8 @@ def test_arrays_at_hand_and_traced_ones_give_the_same(name):
     expected = {"separated": Status.SEPARATED, "nobody": Status.NO_DATA, "no rows": Status.NO_DATA}
     expected |= dict.fromkeys(("invalid", "infinite"), Status.INVALID_DATA)
     assert direct.status == expected.get(name, Status.CONVERGED)
-    for field in EXACT[int(direct.status) == Status.INVALID_DATA :]:  # nothing is said of the columns of a fit that is not made
+    unsaid = ["spans_constant"] if direct.status == Status.INVALID_DATA else []
+    for field in sorted({*EXACT} - {*unsaid}):
         np.testing.assert_array_equal(getattr(direct, field), getattr(traced, field), err_msg=field)
     for field in NUMBERS:
         np.testing.assert_allclose(
@@ -80,16 +85,46 @@ def test_arrays_at_hand_and_traced_ones_give_the_same(name):
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), direct) == jax.tree.map(lambda a: (a.shape, a.dtype), traced)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_arrays_at_hand_in_a_program_that_traces_others(weighted):
+    """Constants of a program are at hand, but what is done with them may be traced."""
+    X, y = (jax.numpy.asarray(values) for values in rows())
+    given = {"weights": jax.numpy.asarray(np.arange(40) % 3 * 1.0)} if weighted else {}
+    family, penalty = families.Poisson(), Ridge(0.1)
+
+    def deviance():
+        return irls.solve(X, y, family, penalty=penalty, **given).deviance
+
+    direct = float(deviance())
+    np.testing.assert_allclose(jax.jit(lambda more: deviance() + more)(1.0), direct + 1.0, rtol=1e-9)
+    np.testing.assert_allclose(jax.lax.map(lambda k: deviance() * k, jax.numpy.arange(2.0)), [0.0, direct], rtol=1e-9)
+    assert jax.eval_shape(deviance).shape == ()
+
+
 @pytest.mark.parametrize("name", [name for name in cases() if name not in BY_A_PROGRAM])
 def test_small_fits_at_hand_need_no_program(name, monkeypatch):
     pytest.importorskip("llvmlite")
 
-    def none(*arguments):
-        raise AssertionError("a program is compiled")
-
-    monkeypatch.setattr(MODULE, "solve_data", none)
+    monkeypatch.setattr(MODULE, "solve_data", refused)
     X, y, family, given = cases()[name]
     irls.solve(X, y, family, **given)
+
+
+def test_another_number_of_rows_needs_nothing_new():
+    pytest.importorskip("llvmlite")
+    compiled, handler = [], logging.Handler()
+    handler.emit = lambda record: compiled.append(record.getMessage())
+    logging.getLogger("jax").addHandler(handler)
+    given = {n: [jax.numpy.asarray(values) for values in (*rows(n), np.ones(n))] for n in (80, 90)}
+    try:
+        for n in given:
+            compiled.clear()
+            X, y, weights = given[n]
+            with jax.log_compiles():
+                irls.solve(X, y, families.Poisson(), weights=weights)
+    finally:
+        logging.getLogger("jax").removeHandler(handler)
+    assert not [line for line in compiled if "Compiling" in line]
 
 
 @pytest.mark.parametrize("why", [*BY_A_PROGRAM, "large"])
@@ -107,21 +142,26 @@ def test_what_is_not_for_lanes_goes_to_a_program(why, monkeypatch):
     assert len(asked) == 1
 
 
-def test_nothing_is_compiled_where_JAX_is_told_not_to():
+def test_nothing_is_compiled_where_JAX_is_told_not_to(monkeypatch):
     X, y = rows()
+    expected = irls.solve(X, y, families.Poisson()).coefficients
+    monkeypatch.setattr(at_hand.lanes, "solve", refused)
+    # Without jit, JAX's operators take an enumeration's number for an array, which strict promotion does not let pass.
     with jax.disable_jit(), jax.numpy_dtype_promotion("standard"):
         debugged = irls.solve(X, y, families.Poisson())
-    np.testing.assert_allclose(debugged.coefficients, irls.solve(X, y, families.Poisson()).coefficients, rtol=1e-9)
+    assert isinstance(debugged.coefficients, jax.Array)
+    np.testing.assert_allclose(debugged.coefficients, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
         {"family": families.NegativeBinomial(np.ones(3))},
+        {"family": families.NegativeBinomial(np.ones((5, 40)))},
         {"start": np.zeros(2)},
         {"start": np.zeros((2, 3))},
     ],
-    ids=["three thetas", "a short start", "two starts"],
+    ids=["three thetas", "thetas of rows", "a short start", "two starts"],
 )
 @pytest.mark.parametrize("traced", [False, True])
 def test_many_fits_want_parameters_and_starts_of_their_number(wrong, traced):
@@ -136,13 +176,22 @@ def test_many_fits_want_parameters_and_starts_of_their_number(wrong, traced):
         (jax.jit(solved) if traced else solved)(np.stack([y] * 5))
 
 
+def test_a_parameter_of_one_fit_is_one_number():
+    X, y = rows()
+    for thetas in (np.ones(40), np.ones(1)):
+        with pytest.raises(ValueError, match="a parameter of negative_binomial must be a number"):
+            irls.solve(X, y, families.NegativeBinomial(thetas))
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("name", ["canonical", "a link of its own", "a penalty"])
 def test_one_program_goes_both_careful_ways(name, chunked, monkeypatch):
     """Fits that need orthogonal factorization and fits that do not, side by side, are what each is by itself."""
-    if chunked:
-        monkeypatch.setattr(data, "LARGE", 1)
-        monkeypatch.setattr(data, "CHUNK", 30)
+    axes, in_chunks = set(), data.Data.in_chunks
+    monkeypatch.setattr(data, "LARGE", 1 if chunked else 10**9)
+    monkeypatch.setattr(data, "CHUNK", 30)
+    monkeypatch.setattr(data.Data, "in_chunks", lambda self: (made := in_chunks(self), axes.add(made.X.ndim))[0])
+    jax.clear_caches()  # programs do not know of these constants
     X, counts = rows()
     designs = np.stack([np.column_stack([X, X[:, 1] ** 2]), np.column_stack([X, X[:, 1] + X[:, 2]])] * 2)
     y = np.stack([counts, counts, counts[::-1], counts[::-1]])
@@ -155,10 +204,12 @@ def test_one_program_goes_both_careful_ways(name, chunked, monkeypatch):
     both = jax.jit(jax.vmap(lambda X, y: solved(X, y, "auto")))(designs, y)
     np.testing.assert_array_equal(both.status, Status.CONVERGED)
     np.testing.assert_array_equal(both.rank, [4, 4, 4, 4] if penalty else [4, 3, 4, 3])
+    assert axes == {3 if chunked else 2}
     for k, way in enumerate(["cholesky", "orthogonal"] * 2):
         alone = solved(designs[k], y[k], way)
         for field in NUMBERS:
             np.testing.assert_allclose(getattr(both, field)[k], getattr(alone, field), rtol=1e-8, atol=1e-10, err_msg=field)
+    jax.clear_caches()
 
 
 def test_single_precision_stays_single():

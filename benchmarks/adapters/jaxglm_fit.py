@@ -93,7 +93,7 @@ LOOSE = Library(
 )
 GOOD = Library(
     "jaxglm_good",
-    "NumPy arrays to GLMResults, without the flawed fits",
+    "NumPy arrays to GLMResults of the fits that are not flawed, in proportion to all",
     prepare_good,
     tolerance=1e-9,
     devices=("cpu", "gpu"),

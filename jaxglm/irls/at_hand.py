@@ -1,8 +1,8 @@
 """Fits whose data are at hand, not traced: by lanes of a CPU, whose kernels are made in a fraction of the time that programs
 of XLA take, and serve any number of rows.
 
-Lanes read arrays where they lie, so these have to lie in the memory of this process, and be the right ones: shapes are checked
-before, and whatever lies on another device stays there, and is worked on there.
+Lanes read arrays where they lie, so their shapes have to be checked before, and what lies on another device, or on several, is
+not for them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from jaxglm.devices import default_device
 from jaxglm.irls import lanes
 from jaxglm.irls.data import Data
 from jaxglm.irls.options import IRLS
+from jaxglm.irls.plain import began
 from jaxglm.irls.solution import Solution, nothing, reported
 
 MOST = 2**16  # numbers of the design of one fit; in more, one lane alone is too slow
@@ -30,18 +31,31 @@ def are_traced(*trees: Any) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
-def lie_on(device: Any, *trees: Any) -> bool:
-    """Whether all arrays among these lie on this device alone."""
-    return all(leaf.devices() == {device} for leaf in jax.tree.leaves(trees))
-
-
 def solve_at_hand(g: int, options: IRLS, data: Data, start: Array | None, weighted: bool) -> Solution | None:
     """Solve g fits, as far as lanes go: what they cannot do is left `undecided`. None where lanes can make none of them.
     weighted: whether weights are other than ones. NumPy out."""
-    device, numbers = default_device(), all(leaf.ndim < 2 for leaf in jax.tree.leaves(data.family))
-    if device.platform != "cpu" or data.own is not None or not numbers or not lie_on(device, data, start):
+    return _solved(g, options, data, start, weighted) if _lie_here(data, start) else None
+
+
+def solve_one_at_hand(options: IRLS, data: Data, start: Array | None, weighted: bool) -> Solution | None:
+    """Solve one fit that is not large, None where lanes do not decide it. NumPy out."""
+    if data.X.size > MOST or not _lie_here(data, start):
         return None
-    data = data if weighted else replace(data, weights=None)
+    penalty = None if data.penalty is None else np.asarray(data.penalty)[None]
+    found = _solved(1, options, replace(data, X=np.asarray(data.X)[None], penalty=penalty), start, weighted)
+    return None if found is None or found.undecided[0] else jax.tree.map(lambda leaf: leaf[0], reported(found))
+
+
+def _lie_here(*trees: Any) -> bool:
+    """Whether all arrays among these lie on the CPU that is JAX's default device, and nowhere else."""
+    device = default_device()
+    return device.platform == "cpu" and all(leaf.devices() == {device} for leaf in jax.tree.leaves(trees))
+
+
+def _solved(g: int, options: IRLS, data: Data, start: Array | None, weighted: bool) -> Solution | None:
+    """`solve_at_hand` of arrays that lie here, or of NumPy's."""
+    assert data.own is None
+    data, device = data if weighted else replace(data, weights=None), default_device()
     given = (data.X, data.y, data.weights, data.offset, data.penalty, start)
     X, y, weights, offset, penalty, begin = (None if part is None else np.asarray(part) for part in given)
     assert X is not None
@@ -53,21 +67,11 @@ def solve_at_hand(g: int, options: IRLS, data: Data, start: Array | None, weight
     found = nothing(g, rows.p, [])
     lanes.solve(job, found, np.arange(g))
     for factorization in ("cholesky", "orthogonal"):
-        # Where not even one step was taken, normal equations could not be trusted.
-        again = np.flatnonzero(found.undecided & ((factorization == "orthogonal") | (found.n_iterations > 0)))
+        again = np.flatnonzero(found.undecided & (began(found) | (factorization == "orthogonal")))
         job = replace(job, options=replace(options, factorization=factorization), careful=True)
         if len(again) and not lanes.available(job, device):
             lanes.solve(job, found, again)
     return found
-
-
-def solve_one_at_hand(options: IRLS, data: Data, start: Array | None, weighted: bool) -> Solution | None:
-    """Solve one fit that is not large, None where lanes do not decide it. NumPy out."""
-    if data.X.size > MOST or any(leaf.ndim for leaf in jax.tree.leaves(data.family)):
-        return None
-    penalty = None if data.penalty is None else data.penalty[None]
-    found = solve_at_hand(1, options, replace(data, X=data.X[None], penalty=penalty), start, weighted)
-    return None if found is None or found.undecided[0] else jax.tree.map(lambda leaf: leaf[0], reported(found))
 
 
 def on_device(solution: Solution, dtype: Any) -> Solution:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -57,11 +58,14 @@ class Data:
         rows = Rows(design, self.y, self.weights, self.offset, self._chunks()).prepared(self.family, broken)
         return pose(rows, self.family, scale, self.penalty, start)
 
+    def _with_rows(self, made: Callable[[Any], Any]) -> Data:
+        """The same with what is `made` of every array that goes by rows."""
+        by_rows = {name: getattr(self, name) for name in ("X", "y", "weights", "offset", "own")}
+        return replace(self, **{name: made(values) for name, values in by_rows.items() if values is not None})
+
     def _with_absent_row(self) -> Data:
         """The same without rows and with a row that is not there: of no rows at all there is no largest value."""
-        fields = {name: getattr(self, name) for name in ("X", "y", "weights", "offset", "own")}
-        rows = {name: jnp.zeros((1, *v.shape[1:]), v.dtype) for name, v in fields.items() if v is not None}
-        return replace(self, **rows)  # type: ignore[arg-type]
+        return self._with_rows(lambda values: jnp.zeros((1, *values.shape[1:]), values.dtype))
 
     def _plain_problem(self, start: Array | None) -> Problem:
         shared = Shared.of(self.X.T) if self.shared else None
@@ -98,13 +102,10 @@ class Data:
         count = -(-n // rows)
 
         def chunked(values: Any) -> Any:
-            if values is None:
-                return None
             padded = jnp.pad(values, [(0, count * rows - n)] + [(0, 0)] * (values.ndim - 1))
             return padded.reshape(count, rows, *values.shape[1:])
 
-        by_rows = {name: chunked(getattr(self, name)) for name in ("X", "y", "weights", "offset")}
-        return replace(self, **by_rows)
+        return self._with_rows(chunked)
 
 
 def gather_data(
@@ -119,5 +120,8 @@ def gather_data(
     for name, shape in given.rows.items():
         if shape != (n,):
             raise ValueError(f"{name} must have shape ({n},), one value for each row of X, not {shape}")
+    for leaf in jax.tree.leaves(family):
+        if jnp.shape(leaf):
+            raise ValueError(f"a parameter of {family.name} must be a number, not of shape {jnp.shape(leaf)}: it is one fit's")
     strength = None if penalty is None else penalty.of_one(p, dtype)
     return Data(X, given.y, given.weights, given.offset, strength, typed(family, dtype))

@@ -100,11 +100,11 @@ def _solve_in_windows(g: int, options: IRLS, blocks: Blocks, data: Data, start: 
 
 
 def _check_shapes(g: int, p: int, family: Family, start: Array | None) -> None:
-    """Raises ValueError for a start or a family's parameter that is not for g fits of p coefficients."""
+    """Raises ValueError for a family's parameter that is not one or g numbers, and a start that is not one or g times p."""
     if start is not None and start.shape not in ((p,), (g, p)):
         raise ValueError(f"start must have shape ({p},) or ({g}, {p}), one for each column of X, not {start.shape}")
     for leaf in jax.tree.leaves(family):
-        if leaf.ndim and len(leaf) != g:
+        if leaf.shape not in ((), (g,)):
             wanted = f"must be a number or have shape ({g},), one for each fit"
             raise ValueError(f"a parameter of {family.name} {wanted}, not {leaf.shape}")
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +68,12 @@ def solve_plain(problem: Problem, options: IRLS, arrived: bool = False) -> Solut
     keep = problem.keep
     found = statistics(problem, PLAIN, reached.coefficients, keep, null)
     return _concluded(problem.bared, options, reached, found, known)
+
+
+def began(found: Solution) -> Any:
+    """Of fits that this pass has left undecided, whether it took a step. Where it did not, the first normal equations could
+    not be trusted, and others are not worth a try."""
+    return found.n_iterations > 0
 
 
 @partial(jax.jit, static_argnames="options")

@@ -1,8 +1,8 @@
 """One fit, as a pure function.
 
 `solve` composes with `jit`, `vmap`, `grad` and `shard_map` (with `check_vma=False`); its arithmetic has the floating-point
-type of X. There are two ways: what is traced becomes a program of XLA, and a small fit whose arrays are at hand goes through
-lanes of a CPU (`irls.at_hand`), whose kernels take less time to compile.
+type of X. It becomes a program of XLA, unless it is small and its arrays are at hand: then it goes through lanes of a CPU, if
+it can (`irls.at_hand`), whose kernels take less time to compile.
 
 Derivatives come from the implicit function theorem: at the optimum the score is zero whatever the data, so a change of the
 data moves the coefficients by the inverse of the observed information times the change of the score. Nothing is
@@ -56,8 +56,8 @@ def solve(
 
     X: (n, p); y: (n,); weights: prior weights (n,), zero where a row is not there; offset: (n,), added to eta;
     penalty: `Ridge`; start: coefficients (p,) to start from. Returns a `Solution`; never raises because of values. A small
-    fit that is not traced is made by the kernels for CPUs, where there are some: its numbers are those of the program that is
-    traced up to rounding, but it may take a step less.
+    fit that is not traced is made by the kernels for CPUs where these can do it, and otherwise by a program like one that is
+    traced: the numbers are the same up to rounding, but `n_iterations` may be one less.
     Derivatives with respect to X, y, weights, offset, the penalty and the family's parameters are exact at the optimum,
     of any order and in both modes; entries that are NaN (aliased coefficients) have no derivative.
 
