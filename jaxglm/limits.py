@@ -31,7 +31,9 @@ def infinite_eta(X: np.ndarray, direction: np.ndarray) -> np.ndarray:
     return np.where(np.abs(change) > CANCELLED * size, np.sign(change), 0.0)
 
 
-def _ends_of(X: np.ndarray, direction: np.ndarray, owner: np.ndarray, change: np.ndarray, reach: np.ndarray) -> np.ndarray:
+def _infinite_etas(
+    X: np.ndarray, direction: np.ndarray, owner: np.ndarray, change: np.ndarray, reach: np.ndarray
+) -> np.ndarray:
     """`infinite_eta` of rows along the directions (g, p) of their groups, by how fast these change their etas, (n,), and the
     largest magnitudes in their columns, (g, p)."""
     way = np.sign(change)
@@ -48,7 +50,7 @@ def remaining(task: Task, found: Solution, groups: np.ndarray) -> Task:
     owner, kept = owners(rows), ~found.aliased[groups]
     present, direction = rows.weights > 0, found.direction[groups]
     X = rows.X if present.all() and kept.all() else np.where(present[:, None] & kept[owner], rows.X, 0.0)
-    moved = _ends_of(X, direction, owner, along(X, direction, owner), reach_of(X, rows.starts)) != 0
+    moved = _infinite_etas(X, direction, owner, along(X, direction, owner), reach_of(X, rows.starts)) != 0
     return task.subset(reweighted(rows, np.where(present & ~moved, rows.weights, 0.0), X), groups)
 
 
@@ -79,7 +81,7 @@ def put_limits(
     base = np.where(np.isnan(inner.coefficients), 0.0, inner.coefficients)
     known = 0.0 if rows.offset is None else np.where(present, rows.offset, 0.0)
     eta, change = known + along(rows.X, base, owner), along(rows.X, direction, owner)
-    way = _ends_of(rows.X, direction, owner, change, reach)
+    way = _infinite_etas(rows.X, direction, owner, change, reach)
     push = _push(rows, eta, way, change, np.where(diverging, direction, 0.0), base)
 
     failed = found.status[groups] == Status.STEP_FAILED

@@ -89,6 +89,17 @@ def test_libraries_agree_with_the_reference(problems, name, tmp_path):
         assert len(found.coefficients) == 0
 
 
+def test_what_flawed_fits_cost_is_told_by_leaving_them_out(problems, tmp_path):
+    problem, library = problems["ragged_logistic"], LIBRARIES["jaxglm_good"]
+    job = library.prepare(problem, Setting("cpu", 1, tmp_path))
+    found = job.found(job.once())
+    assert isinstance(runner.judge(problem, References(problem), library, job, found), float)
+    np.testing.assert_array_equal(job.places, problem.good)
+    assert 0 < len(found.coefficients) == len(problem.good) < problem.fits
+    with pytest.raises(CannotRun, match="none"):
+        library.prepare(problems["ragged_logistic_clean"], Setting("cpu", 1, tmp_path))
+
+
 @pytest.mark.parametrize("name", ["shared_nb", "scan", "ragged_logistic_clean", "wide"])
 def test_naive_jax_takes_every_layout(problems, name, tmp_path):
     problem, library = problems[name], LIBRARIES["naive_jax"]

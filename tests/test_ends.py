@@ -117,7 +117,7 @@ def test_where_a_direction_takes_rows_is_told_by_exact_sums_where_rounding_could
     X[:10, 1] = X[:10, 0] * (1 + 1e-15)  # nothing but rounding is left of these
     X[40:45] = 0.0
     reach = recession.reach_of(X, np.array([0, 30]))
-    way = limits._ends_of(X, direction, owner, recession.along(X, direction, owner), reach)
+    way = limits._infinite_etas(X, direction, owner, recession.along(X, direction, owner), reach)
     np.testing.assert_array_equal(way, [limits.infinite_eta(row, direction[k]) for row, k in zip(X, owner, strict=True)])
     assert not way[:10].any()
     assert not way[40:45].any()

@@ -83,19 +83,16 @@ LIBRARY = Library(
     devices=("cpu", "gpu"),
     compiles=True,
 )
-LOOSE = Library(
-    "jaxglm_loose",
-    f"NumPy arrays to GLMResults, tol={LOOSE_TOLERANCE:g} as plink2's",
-    prepare_loose,
+LOOSE = replace(
+    LIBRARY,
+    name="jaxglm_loose",
+    timed=f"NumPy arrays to GLMResults, tol={LOOSE_TOLERANCE:g} as plink2's",
+    prepare=prepare_loose,
     tolerance=1e-3,
-    devices=("cpu", "gpu"),
-    compiles=True,
 )
-GOOD = Library(
-    "jaxglm_good",
-    "NumPy arrays to GLMResults of the fits that are not flawed, in proportion to all",
-    prepare_good,
-    tolerance=1e-9,
-    devices=("cpu", "gpu"),
-    compiles=True,
+GOOD = replace(
+    LIBRARY,
+    name="jaxglm_good",
+    timed="NumPy arrays to GLMResults of the fits that are not flawed, in proportion to all",
+    prepare=prepare_good,
 )

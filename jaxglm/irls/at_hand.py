@@ -66,11 +66,14 @@ def _solved(g: int, options: IRLS, data: Data, start: Array | None, weighted: bo
         return None
     found = nothing(g, rows.p, [])
     lanes.solve(job, found, np.arange(g))
-    for factorization in ("cholesky", "orthogonal"):
-        again = np.flatnonzero(found.undecided & (began(found) | (factorization == "orthogonal")))
-        job = replace(job, options=replace(options, factorization=factorization), careful=True)
-        if len(again) and not lanes.available(job, device):
-            lanes.solve(job, found, again)
+
+    def carefully(factorization: str, again: np.ndarray) -> None:
+        careful = replace(job, options=replace(options, factorization=factorization), careful=True)
+        if again.any() and not lanes.available(careful, device):
+            lanes.solve(careful, found, np.flatnonzero(again))
+
+    carefully("cholesky", found.undecided & began(found))
+    carefully("orthogonal", found.undecided)
     return found
 
 

@@ -2,8 +2,8 @@
 
 Each pass evaluates one trial point, coefficients + step: deviance, domain, and from the same look at the rows the next
 increment. If the trial is valid and its deviance no higher, it becomes the new point and its increment the next step; if
-not, the step is halved and the next pass tries again from the same point. There is no loop in the loop, and no branch that
-fits take apart, so that under `vmap` a fit that halves costs the others nothing but its own passes.
+not, the step is halved and the next pass tries again from the same point. There is no loop in the loop, and no branch
+that one fit takes and another does not, so that under `vmap` a fit that halves costs the others nothing but its own passes.
 
 The stop rule works with the length of an increment d in the norm of the information, sqrt(d' X'WX d), which bounds every
 |d_j| in units of its standard error at dispersion 1. With `rate` the ratio of two successive lengths, the error left

@@ -57,7 +57,8 @@ def solve(
     X: (n, p); y: (n,); weights: prior weights (n,), zero where a row is not there; offset: (n,), added to eta;
     penalty: `Ridge`; start: coefficients (p,) to start from. Returns a `Solution`; never raises because of values. A small
     fit that is not traced is made by the kernels for CPUs where these can do it, and otherwise by a program like one that is
-    traced: the numbers are the same up to rounding, but `n_iterations` may be one less.
+    traced: the numbers are the same up to rounding, but the kernels may count one iteration less, and so converge where
+    `options` allow the program one too few.
     Derivatives with respect to X, y, weights, offset, the penalty and the family's parameters are exact at the optimum,
     of any order and in both modes; entries that are NaN (aliased coefficients) have no derivative.
 
